@@ -137,7 +137,7 @@ def _new_identity(kind: str, own: Mapping[str, str]) -> Identity:
     values: dict[str, str] = {"uid": uuid.uuid4().hex}
     if kind != "worker":
         values["private_key"] = secrets.token_hex(32)
-        values["root_email"] = "root@pygrid.invalid"
+        values["root_email"] = "root@pygrid.example"
         values["root_password"] = secrets.token_urlsafe(24)
     values.update(own)
     if kind != "worker":
