@@ -1,0 +1,86 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Writing files so that a reader, or a run after a kill, sees the old or the new content and nothing between."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def to_json(value: Any) -> str:
+    """The one textual form of settings and lists, so that equal values have equal digests."""
+    return json.dumps(value, indent=2, sort_keys=True) + "\n"
+
+
+def write_atomic(path: Path, text: str, mode: int = 0o600) -> None:
+    """Replace ``path`` by a synced file with ``mode``; created with that mode, never wider for a moment."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            os.fchmod(stream.fileno(), mode)
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def write_if_different(path: Path, text: str, mode: int = 0o600, dry_run: bool = False) -> bool:
+    """Write ``text`` unless the file already holds it with ``mode``; returns whether it differed."""
+    same_text = read_text(path) == text
+    same_mode = same_text and (path.stat().st_mode & 0o777) == mode
+    if same_text and same_mode:
+        return False
+    if not dry_run:
+        write_atomic(path, text, mode)
+    return True
+
+
+def link_atomic(link: Path, target: str) -> None:
+    """Point ``link`` at ``target`` in one step: there is no moment without a link."""
+    temporary = link.parent / f".{link.name}.{os.getpid()}"
+    with contextlib.suppress(FileNotFoundError):
+        temporary.unlink()
+    os.symlink(target, temporary)
+    os.replace(temporary, link)
+
+
+def read_text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def read_json(path: Path) -> Any:
+    """The parsed file, or None when it is missing or not JSON (a reader then treats it as not there)."""
+    text = read_text(path)
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive ``flock`` on ``path``: nodes that share a host are changed at the same time.
+
+    The kernel frees the lock when its holder dies, so a killed run leaves nothing to clean up.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

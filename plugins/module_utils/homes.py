@@ -1,0 +1,74 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Making the folder of a grid, and taking it away again without a trace."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+
+from ansible_collections.openmined.pygrid.plugins.module_utils.files import locked, read_json
+from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home
+from ansible_collections.openmined.pygrid.plugins.module_utils.services.supervisor import Supervisor
+
+# Remembers which folders above the home did not exist before, so that removal leaves the account as it was.
+CREATED = ".created-folders.json"
+
+
+def ensure_home(home: Home) -> None:
+    """Create the home folder (mode 0700) and note which folders above it were created for it."""
+    if home.root.is_dir():
+        return
+    missing = [folder for folder in home.root.parents if not folder.exists()]
+    home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    home.root.chmod(0o700)
+    if missing:
+        (home.root / CREATED).write_text(json.dumps([str(folder) for folder in missing]) + "\n", encoding="utf-8")
+
+
+def has_nodes(home: Home) -> bool:
+    """Whether any node is deployed here (data that a removal kept does not count)."""
+    return any(home.node(name).settings.exists() for name in home.node_names())
+
+
+def leftovers(home: Home) -> list[Path]:
+    """What the collection made for all nodes together; in the way once the last node is gone."""
+    folders = [home.supervisor, home.releases, home.tools, home.cache, home.locks]
+    return [folder for folder in folders if folder.exists()]
+
+
+def clean_up(home: Home) -> bool:
+    """Remove what nodes share once no node is left; returns whether anything was removed.
+
+    The service manager ends first, the locks go last: a run that was killed half way finds the rest again.
+    """
+    if not home.root.is_dir() or has_nodes(home):
+        return False
+    removed = False
+    with locked(home.locks / "home.lock"):
+        if has_nodes(home):
+            return False
+        Supervisor(home).shutdown()
+        for folder in leftovers(home):
+            removed = removed or folder != home.locks
+            shutil.rmtree(folder)
+    with contextlib.suppress(OSError):
+        home.nodes.rmdir()
+    return _remove_home(home) or removed
+
+
+def _remove_home(home: Home) -> bool:
+    """Remove the home folder itself, and the folders made for it, as far as they are empty."""
+    marker = home.root / CREATED
+    if any(entry != marker for entry in home.root.iterdir()):
+        return False
+    created = read_json(marker) or []
+    marker.unlink(missing_ok=True)
+    home.root.rmdir()
+    for folder in created:
+        with contextlib.suppress(OSError):
+            Path(folder).rmdir()
+    return True

@@ -1,0 +1,86 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reading the real state of one node: what is on disk, what its service manager says, what it says itself."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.openmined.pygrid.plugins.module_utils.control import NodeUnavailable, request
+from ansible_collections.openmined.pygrid.plugins.module_utils.files import read_json, read_text
+from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, NodePaths
+from ansible_collections.openmined.pygrid.plugins.module_utils.services import manager_for
+from ansible_collections.openmined.pygrid.plugins.module_utils.settings import digest
+
+PUBLIC_IDENTITY = ("uid", "verify_key", "root_email", "queue_public_key")
+
+
+def public_identity(identity: dict[str, Any] | None) -> dict[str, str] | None:
+    """The part of an identity that others may know."""
+    if not identity:
+        return None
+    return {key: identity[key] for key in PUBLIC_IDENTITY if key in identity}
+
+
+def host_id() -> str:
+    """The same for all nodes on one running machine: the kernel's boot id, with the machine's name to be safe."""
+    boot = read_text(Path("/proc/sys/kernel/random/boot_id")) or ""
+    return f"{os.uname().nodename}-{boot.strip()}"
+
+
+def read_health(node: NodePaths, details: bool = False, timeout_seconds: float = 5.0) -> dict[str, Any] | None:
+    """What the running node says of itself; None when it does not answer."""
+    if not node.control_socket.exists():
+        return None
+    try:
+        _status, answer = request(
+            node.control_socket, "GET", "/status" if details else "/healthz/ready", timeout_seconds=timeout_seconds
+        )
+    except NodeUnavailable:
+        return None
+    return answer
+
+
+def read_node(home: Home, name: str, manager: str, details: bool = False) -> dict[str, Any]:
+    """Everything that decisions about a node are made from; holds no secret."""
+    node = home.node(name)
+    service = manager_for(manager, home).state(name)
+    settings = read_text(node.settings)
+    return {
+        "name": name,
+        "home": str(home.root),
+        "host_id": host_id(),
+        "exists": node.root.is_dir(),
+        "release": node.active_release(),
+        "identity": public_identity(read_json(node.identity)),
+        "settings": read_json(node.settings),
+        "settings_digest": digest(settings),
+        "workers": read_json(node.workers),
+        "data": node.data.is_dir() and any(node.data.iterdir()),
+        "service": {
+            "state": service.state,
+            "pid": service.pid,
+            "uptime_seconds": service.uptime_seconds,
+            "exit_status": service.exit_status,
+            "detail": service.detail,
+        },
+        "health": read_health(node, details) if service.state == "running" else None,
+    }
+
+
+def listening_ports(state: dict[str, Any]) -> list[int]:
+    """The ports that the node itself holds now: those of its settings while its service is up."""
+    settings = state["settings"]
+    if not settings or state["service"]["state"] not in ("running", "starting"):
+        return []
+    ports = [settings.get("listen", {}).get("port"), settings.get("queue", {}).get("port")]
+    return [port for port in ports if port]
+
+
+def last_log_lines(node: NodePaths, count: int = 8) -> str:
+    """The end of the node's log, for an error message (the runtime never writes secrets into it)."""
+    text = read_text(node.log_file) or ""
+    return "\n".join(text.splitlines()[-count:])

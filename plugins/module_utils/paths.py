@@ -1,0 +1,132 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where the parts of a grid lie on a host (scope ``user``: everything in one folder)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def default_home() -> Path:
+    """The folder for a person's grid as the XDG base directory specification names it."""
+    data_home = os.environ.get("XDG_DATA_HOME") or str(Path("~/.local/share").expanduser())
+    return Path(data_home) / "pygrid"
+
+
+def resolve_home(value: str | None) -> Path:
+    """Turn the variable ``pygrid_home`` (may be empty, relative to ``~`` or hold ``$VAR``) into an absolute path."""
+    if not value:
+        return default_home()
+    return Path(os.path.abspath(os.path.expandvars(os.path.expanduser(value))))
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder that holds everything the collection made for one account on one host."""
+
+    root: Path
+
+    @property
+    def releases(self) -> Path:
+        return self.root / "releases"
+
+    @property
+    def tools(self) -> Path:
+        return self.root / "tools"
+
+    @property
+    def locks(self) -> Path:
+        return self.root / "locks"
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    @property
+    def supervisor(self) -> Path:
+        return self.root / "supervisor"
+
+    @property
+    def nodes(self) -> Path:
+        return self.root / "nodes"
+
+    def node(self, name: str) -> NodePaths:
+        return NodePaths(self, name)
+
+    def node_names(self) -> list[str]:
+        """Names of the nodes that have a folder here, data left behind by a removal included."""
+        if not self.nodes.is_dir():
+            return []
+        return sorted(entry.name for entry in self.nodes.iterdir() if entry.is_dir())
+
+
+@dataclass(frozen=True)
+class NodePaths:
+    """The files of one node."""
+
+    home: Home
+    name: str
+
+    @property
+    def root(self) -> Path:
+        return self.home.nodes / self.name
+
+    @property
+    def current(self) -> Path:
+        return self.root / "current"
+
+    @property
+    def python(self) -> Path:
+        """The interpreter of the release that the node points at."""
+        return self.current / "env" / "bin" / "python"
+
+    @property
+    def settings(self) -> Path:
+        return self.root / "settings.json"
+
+    @property
+    def identity(self) -> Path:
+        return self.root / "identity.json"
+
+    @property
+    def workers(self) -> Path:
+        return self.root / "workers.json"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def owner(self) -> Path:
+        return self.data / "owner.json"
+
+    @property
+    def database(self) -> Path:
+        return self.data / "node.db"
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run"
+
+    @property
+    def control_socket(self) -> Path:
+        return self.run / "control.sock"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "log"
+
+    @property
+    def log_file(self) -> Path:
+        return self.log / "node.log"
+
+    def active_release(self) -> str | None:
+        """Name of the release that ``current`` points at, None without one or when the link dangles."""
+        try:
+            target = os.readlink(self.current)
+        except OSError:
+            return None
+        return Path(target).name if self.current.exists() else None

@@ -1,0 +1,182 @@
+#!/usr/bin/python
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module openmined.pygrid.association."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: association
+short_description: Join a Domain to a Network, or leave it
+version_added: 0.1.0
+description:
+  - Joining takes both sides. The Domain asks (V(requested)), the Network's owner approves (V(approved), run on the
+    Network's host for exactly the Domains named) and the Domain waits until both see each other (V(present)).
+  - Leaving (V(absent)) is done on each side.
+  - Each side is asked over the control socket of its own running node, so no password leaves a host.
+extends_documentation_fragment:
+  - openmined.pygrid.node
+  - openmined.pygrid.attributes
+options:
+  state:
+    description: What to do; V(approved) is for the Network, V(requested) and V(present) for the Domain, V(absent) for both.
+    type: str
+    choices: [requested, approved, present, absent]
+    default: present
+  network_url:
+    description: URL under which the Domain reaches the Network. It is stored on the Domain as the route to the Network.
+    type: str
+  own_url:
+    description: URL under which the Network reaches this Domain. It is stored on the Network as the route to the Domain.
+    type: str
+  network_uid:
+    description: Id of the Network; joining another one that answers at O(network_url) is refused.
+    type: str
+  domains:
+    description: Domains to approve, each with C(uid) and C(url). Requests of others stay pending.
+    type: list
+    elements: dict
+    default: []
+  peer_uid:
+    description: Id of the node to leave; for V(absent).
+    type: str
+  timeout_seconds:
+    description: How long V(present) waits until both sides see each other.
+    type: int
+    default: 60
+"""
+
+EXAMPLES = r"""
+- name: Ask the Network to let alice in
+  openmined.pygrid.association:
+    name: alice
+    state: requested
+    network_url: http://127.0.0.1:7000
+    own_url: http://127.0.0.1:5000
+"""
+
+RETURN = r"""
+association:
+  description: What this side knows after the call - C(peers) with uid, name, url and status, and C(pending) requests.
+  returned: when the node runs
+  type: dict
+"""
+
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.openmined.pygrid.plugins.module_utils.arguments import NODE_ARGUMENTS
+from ansible_collections.openmined.pygrid.plugins.module_utils.control import NodeUnavailable, call
+from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
+from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, NodePaths, resolve_home
+
+POLL_SECONDS = 0.5
+
+
+class Side:
+    """The associations of one running node."""
+
+    def __init__(self, node: NodePaths, parameters: dict[str, Any], dry_run: bool) -> None:
+        self._node = node
+        self._parameters = parameters
+        self._dry_run = dry_run
+
+    def _call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        return call(self._node.control_socket, method, f"/control/association{path}", body)
+
+    def seen(self) -> dict[str, Any]:
+        """Peers and pending requests as this side knows them."""
+        return self._call("GET", "")
+
+    def _peer(self, uid: str | None) -> dict[str, Any] | None:
+        return next((peer for peer in self.seen()["peers"] if peer["uid"] == uid), None)
+
+    def request(self) -> bool:
+        """Ask the Network; False when it already knows this Domain under the URL that is to be stored."""
+        body = {key: self._parameters[key] for key in ("network_url", "own_url", "network_uid") if self._parameters[key]}
+        if self._dry_run:
+            return self._peer(self._parameters["network_uid"]) is None
+        return self._call("POST", "/request", body)["status"] != "associated"
+
+    def approve(self) -> bool:
+        """Approve the pending requests of exactly the named Domains."""
+        wanted = {domain["uid"]: domain for domain in self._parameters["domains"]}
+        pending = {request["uid"] for request in self.seen()["pending"]}
+        if self._dry_run:
+            return bool(pending & set(wanted))
+        return bool(self._call("POST", "/approve", {"domains": list(wanted.values())})["approved"])
+
+    def wait_until_active(self) -> bool:
+        """Ask if that was not done yet, then wait until the Network is a peer that answers."""
+        uid = self._parameters["network_uid"]
+        changed = self.request()
+        end = time.monotonic() + self._parameters["timeout_seconds"]
+        while not self._dry_run:
+            peer = self._peer(uid)
+            if peer and peer["status"] == "ACTIVE":
+                break
+            if time.monotonic() > end:
+                state = f"the Network is {peer['status']}" if peer else "the request is not approved"
+                raise PygridError(
+                    f"{self._node.name} is not joined after {self._parameters['timeout_seconds']} s: {state}."
+                    f" Is {self._parameters['network_url']} reachable from this host, and"
+                    f" {self._parameters['own_url']} from the Network's?"
+                )
+            time.sleep(POLL_SECONDS)
+        return changed
+
+    def leave(self) -> bool:
+        """Forget the peer on this side."""
+        uid = self._parameters["peer_uid"]
+        if self._peer(uid) is None:
+            return False
+        if not self._dry_run:
+            self._call("POST", "/leave", {"uid": uid})
+        return True
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            **NODE_ARGUMENTS,
+            "state": {"type": "str", "choices": ["requested", "approved", "present", "absent"], "default": "present"},
+            "network_url": {"type": "str"},
+            "own_url": {"type": "str"},
+            "network_uid": {"type": "str"},
+            "domains": {"type": "list", "elements": "dict", "default": []},
+            "peer_uid": {"type": "str"},
+            "timeout_seconds": {"type": "int", "default": 60},
+        },
+        required_if=[
+            ("state", "requested", ("network_url", "own_url")),
+            ("state", "present", ("network_url", "own_url", "network_uid")),
+            ("state", "absent", ("peer_uid",)),
+        ],
+        supports_check_mode=True,
+    )
+    state = module.params["state"]
+    node = Home(resolve_home(module.params["home"])).node(module.params["name"])
+    side = Side(node, module.params, module.check_mode)
+    verbs = {
+        "requested": side.request,
+        "approved": side.approve,
+        "present": side.wait_until_active,
+        "absent": side.leave,
+    }
+    try:
+        changed = verbs[state]()
+        module.exit_json(changed=changed, association=side.seen())
+    except NodeUnavailable as error:
+        # Before the first deploy there is nothing to ask; check mode then tells what a deploy would do.
+        if module.check_mode:
+            module.exit_json(changed=state != "absent")
+        module.fail_json(msg=f"{node.name} does not answer: {error}")
+    except PygridError as error:
+        module.fail_json(msg=f"{node.name}: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+#!/usr/bin/python
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module openmined.pygrid.node."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: node
+short_description: Run, stop or remove one node on its host
+version_added: 0.1.0
+description:
+  - Compares the release, the settings, the allow-list, the service and the running process of a node with what is
+    wanted, and changes only what differs. A node whose process does not yet know its settings is restarted.
+  - It does not wait until the node is healthy, so that nodes can start side by side; M(openmined.pygrid.node_info) does.
+extends_documentation_fragment:
+  - openmined.pygrid.node
+  - openmined.pygrid.attributes
+options:
+  state:
+    description:
+      - V(started) also restarts a node that runs with another release or other settings.
+      - V(absent) removes what a deploy created; identity and data stay unless O(remove_data) is true.
+    type: str
+    choices: [started, stopped, absent]
+    default: started
+  kind:
+    description: Kind of node; required for V(started).
+    type: str
+    choices: [network, domain, worker]
+  release:
+    description: Name of the staged release to run; required for V(started).
+    type: str
+  settings:
+    description: What the inventory decides of the node's settings; required for V(started). Holds no secret.
+    type: dict
+  workers:
+    description:
+      - Complete allow-list of a Domain, name of the Worker to its public key.
+      - A key of null keeps the key that is on the list now.
+    type: dict
+  stop_seconds:
+    description: How long a clean stop may take, for a Worker the time to finish its running job.
+    type: int
+    default: 30
+  remove_data:
+    description: With V(absent), remove identity and data too. They cannot be brought back.
+    type: bool
+    default: false
+"""
+
+EXAMPLES = r"""
+- name: Run the Network
+  openmined.pygrid.node:
+    name: net
+    kind: network
+    release: 0.9.5-0123456789ab
+    settings:
+      listen: {host: 127.0.0.1, port: 7000}
+      log_level: INFO
+      stop_with_parent: true
+      auto_approve_domains: false
+
+- name: Remove the Network, keep its data
+  openmined.pygrid.node:
+    name: net
+    state: absent
+"""
+
+RETURN = r"""
+changes:
+  description: What was (in check mode would be) changed.
+  returned: always
+  type: list
+  elements: str
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.openmined.pygrid.plugins.module_utils.arguments import KINDS, NODE_ARGUMENTS
+from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
+from ansible_collections.openmined.pygrid.plugins.module_utils.lifecycle import (
+    Change,
+    Node,
+    Wanted,
+    remove_node,
+    stop_node,
+)
+from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, resolve_home
+
+
+def start(home: Home, parameters: dict[str, Any], dry_run: bool) -> list[Change]:
+    """Bring the node to what is wanted; returns the differences that were found."""
+    wanted = Wanted(
+        name=parameters["name"],
+        kind=parameters["kind"],
+        release=parameters["release"],
+        settings=parameters["settings"],
+        workers=parameters["workers"],
+        stop_seconds=parameters["stop_seconds"],
+    )
+    node = Node(home, wanted, parameters["service_manager"])
+    changes = node.changes()
+    if changes and not dry_run:
+        node.converge(changes)
+    return changes
+
+
+def run(home: Home, parameters: dict[str, Any], dry_run: bool) -> list[Change]:
+    """Do what ``state`` asks for."""
+    name, manager, stop_seconds = parameters["name"], parameters["service_manager"], parameters["stop_seconds"]
+    if parameters["state"] == "started":
+        return start(home, parameters, dry_run)
+    if parameters["state"] == "absent":
+        return remove_node(home, name, manager, stop_seconds, parameters["remove_data"], dry_run)
+    stopped = stop_node(home, name, manager, stop_seconds, dry_run)
+    return [Change("state", "running\n", "stopped\n")] if stopped else []
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            **NODE_ARGUMENTS,
+            "state": {"type": "str", "choices": ["started", "stopped", "absent"], "default": "started"},
+            "kind": {"type": "str", "choices": KINDS},
+            "release": {"type": "str"},
+            "settings": {"type": "dict"},
+            "workers": {"type": "dict"},
+            "stop_seconds": {"type": "int", "default": 30},
+            "remove_data": {"type": "bool", "default": False},
+        },
+        required_if=[("state", "started", ("kind", "release", "settings"))],
+        supports_check_mode=True,
+    )
+    home = Home(resolve_home(module.params["home"]))
+    try:
+        changes = run(home, module.params, module.check_mode)
+    except PygridError as error:
+        module.fail_json(msg=str(error))
+    result: dict[str, Any] = {"changed": bool(changes), "changes": [change.what for change in changes]}
+    if module._diff:
+        result["diff"] = [
+            {"before_header": change.what, "after_header": change.what, "before": change.before, "after": change.after}
+            for change in changes
+        ]
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+#!/usr/bin/python
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module openmined.pygrid.node_info."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: node_info
+short_description: Read the real state of a node in one call
+version_added: 0.1.0
+description:
+  - Reads what is on disk, what the service manager says and what the running node says of itself. Changes nothing.
+  - Every decision of the roles is made from this one answer, so a run that was killed can simply be run again.
+  - With O(checks) it also looks for everything that would make a deploy fail, before anything is changed.
+  - With O(wait_for) it returns when the node has reached that state, and fails with the node's own reason when not.
+extends_documentation_fragment:
+  - openmined.pygrid.node
+  - openmined.pygrid.attributes.info
+options:
+  details:
+    description: Ask the running node for jobs, datasets, users, Workers and their current tasks too.
+    type: bool
+    default: false
+  release_source:
+    description:
+      - What the controller contributes to the wanted release, from the lookup P(openmined.pygrid.release_source#lookup).
+      - Without it nothing is said about a wanted release.
+    type: dict
+  packages:
+    description: Extra Python packages of the wanted release.
+    type: list
+    elements: str
+    default: []
+  python:
+    description: Path or name of the Python to make releases from; when empty, a supported one is looked for.
+    type: str
+    default: ""
+  checks:
+    description: Check the host for whatever would make a deploy of this node fail.
+    type: bool
+    default: false
+  address:
+    description: Address the node is to listen on; for O(checks).
+    type: str
+    default: 127.0.0.1
+  ports:
+    description: Ports the node is to listen on, by the name of the variable that sets each; for O(checks).
+    type: dict
+    default: {}
+  uid:
+    description: Identity that the node is to have, when it is given from outside; for O(checks).
+    type: str
+    default: ""
+  wait_for:
+    description: V(ready) waits until the node answers that it is ready (a Worker, that its Domain's queue has seen it).
+    type: str
+    choices: [nothing, ready]
+    default: nothing
+  timeout_seconds:
+    description: How long to wait.
+    type: int
+    default: 180
+"""
+
+EXAMPLES = r"""
+- name: Read alice
+  openmined.pygrid.node_info:
+    name: alice
+  register: alice
+
+- name: Wait until alice serves
+  openmined.pygrid.node_info:
+    name: alice
+    wait_for: ready
+    timeout_seconds: 60
+"""
+
+RETURN = r"""
+node:
+  description: The node.
+  returned: always
+  type: dict
+  contains:
+    name:
+      description: Name of the node.
+      type: str
+    home:
+      description: Absolute path of the folder of the grid on the host.
+      type: str
+    host_id:
+      description: The same for all nodes that share a running machine.
+      type: str
+    exists:
+      description: Whether the node has a folder.
+      type: bool
+    data:
+      description: Whether the node has data.
+      type: bool
+    release:
+      description: Name of the release the node points at, null without one.
+      type: str
+    identity:
+      description: Public part of the identity (uid, verify_key, root_email, queue_public_key), null without one.
+      type: dict
+    settings:
+      description: Content of the settings file, null without one.
+      type: dict
+    settings_digest:
+      description: SHA-256 of the settings file, null without one.
+      type: str
+    workers:
+      description: A Domain's allow-list of Workers, name to public key; null without one.
+      type: dict
+    service:
+      description: State (V(absent), V(stopped), V(starting), V(running), V(failed)), pid, uptime_seconds, exit_status, detail.
+      type: dict
+    health:
+      description: The node's own answer, null when it does not give one.
+      type: dict
+wanted:
+  description: The wanted release - O(release_source) and O(packages) on this host's Python.
+  returned: when O(release_source) is given
+  type: dict
+  contains:
+    release:
+      description: Name of the release, null when the host has no usable Python.
+      type: str
+    python:
+      description: Path of the Python it is made from.
+      type: str
+    staged:
+      description: Whether it is complete on this host.
+      type: bool
+problems:
+  description: One sentence for everything that would make a deploy fail; empty when nothing would.
+  returned: when O(checks) is true
+  type: list
+  elements: str
+"""
+
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.openmined.pygrid.plugins.module_utils.arguments import NODE_ARGUMENTS
+from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
+from ansible_collections.openmined.pygrid.plugins.module_utils.host_checks import check_data, check_home, check_ports
+from ansible_collections.openmined.pygrid.plugins.module_utils.nodes import (
+    last_log_lines,
+    listening_ports,
+    read_health,
+    read_node,
+)
+from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, resolve_home
+from ansible_collections.openmined.pygrid.plugins.module_utils.pythons import find
+from ansible_collections.openmined.pygrid.plugins.module_utils.releases import is_staged, release_name
+from ansible_collections.openmined.pygrid.plugins.module_utils.services import manager_for
+
+POLL_SECONDS = 0.2
+
+
+def wanted_release(home: Home, parameters: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Name and state of the wanted release on this host, and what stands against it."""
+    interpreter, problem = find(parameters["python"])
+    if interpreter is None or problem:
+        return {"release": None, "python": None, "staged": False}, [problem or ""]
+    source = parameters["release_source"]
+    name = release_name(
+        source["version"], source["lock_sha256"], source["runtime_sha256"], parameters["packages"], interpreter.tag
+    )
+    return {"release": name, "python": interpreter.path, "staged": is_staged(home.root, name)}, []
+
+
+def find_problems(home: Home, state: dict[str, Any], wanted: dict[str, Any], parameters: dict[str, Any]) -> list[str]:
+    """All that would make a deploy of this node on this host fail."""
+    ports = {variable: int(port) for variable, port in parameters["ports"].items()}
+    version = (parameters["release_source"] or {}).get("version", "")
+    return [
+        *check_home(home, needs_release=not wanted.get("staged")),
+        *check_ports(parameters["address"], ports, listening_ports(state)),
+        *check_data(home.node(state["name"]), version, parameters["uid"] or None),
+    ]
+
+
+def wait_until_ready(home: Home, name: str, manager: str, timeout_seconds: float) -> None:
+    """Return when the node says that it is ready; a PygridError tells its own reason when it does not get there."""
+    node = home.node(name)
+    service = manager_for(manager, home)
+    end = time.monotonic() + timeout_seconds
+    while True:
+        health = read_health(node)
+        if health and health.get("status") == "ready":
+            return
+        state = service.state(name)
+        # 78 (EX_CONFIG): the runtime refused its settings, trying again will not help
+        if state.state in ("failed", "absent", "stopped") or state.exit_status == 78:
+            reason = f"its service is {state.state} ({state.detail})"
+            raise PygridError(f"{name} does not run: {reason}. Its log {node.log_file} ends:\n{last_log_lines(node)}")
+        if time.monotonic() > end:
+            reasons = "; ".join((health or {}).get("reasons", [])) or "it does not answer on its control socket"
+            raise PygridError(
+                f"{name} is not ready after {timeout_seconds:.0f} s: {reasons}."
+                f" Its log {node.log_file} ends:\n{last_log_lines(node)}"
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            **NODE_ARGUMENTS,
+            "details": {"type": "bool", "default": False},
+            "release_source": {"type": "dict"},
+            "packages": {"type": "list", "elements": "str", "default": []},
+            "python": {"type": "str", "default": ""},
+            "checks": {"type": "bool", "default": False},
+            "address": {"type": "str", "default": "127.0.0.1"},
+            "ports": {"type": "dict", "default": {}},
+            "uid": {"type": "str", "default": ""},
+            "wait_for": {"type": "str", "choices": ["nothing", "ready"], "default": "nothing"},
+            "timeout_seconds": {"type": "int", "default": 180},
+        },
+        supports_check_mode=True,
+    )
+    parameters = module.params
+    home = Home(resolve_home(parameters["home"]))
+    name, manager = parameters["name"], parameters["service_manager"]
+    result: dict[str, Any] = {"changed": False}
+    try:
+        # In check mode nothing was started, so there is nothing to wait for.
+        if parameters["wait_for"] == "ready" and not module.check_mode:
+            wait_until_ready(home, name, manager, parameters["timeout_seconds"])
+        result["node"] = read_node(home, name, manager, parameters["details"])
+        problems: list[str] = []
+        if parameters["release_source"]:
+            result["wanted"], problems = wanted_release(home, parameters)
+        if parameters["checks"]:
+            result["problems"] = problems + find_problems(home, result["node"], result.get("wanted", {}), parameters)
+        elif problems:
+            raise PygridError(f"{name}: {problems[0]}")
+    except PygridError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
