@@ -1,0 +1,221 @@
+#!/usr/bin/env python3
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run the project's checks one after another, all of them even when one fails, and say at the end how each went.
+
+`make test` runs everything, `make lint` (unit, sanity, e2e) one part, `make scenario S=name` one molecule scenario.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+CACHE = CHECKOUT / ".cache"
+TOOLS = CHECKOUT / ".tools" / "test" / "bin"
+HOME = CACHE / "home"
+SYFT_LOCK = "roles/node/files/locks/syft-0.9.5.txt"
+#: A molecule scenario with this file in its folder is only run by name; the file says why.
+BY_HAND = "by-hand.txt"
+
+
+@dataclass
+class Result:
+    """How one step went."""
+
+    title: str
+    seconds: float
+    passed: bool
+
+
+@dataclass
+class Runner:
+    """Runs steps, one after another, and remembers how each went."""
+
+    environment: dict[str, str]
+    results: list[Result] = field(default_factory=list)
+
+    def step(self, title: str, *command: str | Path, folder: Path = CHECKOUT) -> bool:
+        """Run one command under a heading; its output goes straight to the terminal. Returns whether it passed."""
+        words = [str(word) for word in command]
+        print(f"\n=== {title}: {shlex.join([Path(words[0]).name, *words[1:]])}", flush=True)
+        started = time.monotonic()
+        try:
+            passed = subprocess.run(words, cwd=folder, env=self.environment, check=False).returncode == 0
+        except OSError as error:
+            print(f"cannot run {words[0]}: {error}", flush=True)
+            passed = False
+        result = Result(title, time.monotonic() - started, passed)
+        print(f"--- {title}: {'passed' if passed else 'FAILED'} in {result.seconds:.1f} s", flush=True)
+        self.results.append(result)
+        return passed
+
+    def summary(self) -> bool:
+        """Print one line for each step and a last one for all. Returns whether everything passed."""
+        print("\n=== summary")
+        for result in self.results:
+            print(f"  {'passed' if result.passed else 'FAILED'}  {result.seconds:7.1f} s  {result.title}")
+        failed = [result.title for result in self.results if not result.passed]
+        minutes, seconds = divmod(round(sum(result.seconds for result in self.results)), 60)
+        verdict = f"FAILED: {', '.join(failed)}" if failed else "all passed"
+        print(f"{len(self.results)} checks in {minutes} min {seconds} s: {verdict}", flush=True)
+        return bool(self.results) and not failed
+
+
+def lint(run: Runner) -> None:
+    """Style and correctness of every file, without running any of it."""
+    run.step("ruff check", "ruff", "check")
+    run.step("ruff format", "ruff", "format", "--check")
+    run.step("yamllint", "yamllint", "--strict", ".")
+    run.step("ansible-lint", "ansible-lint", "--offline", "--strict", "--profile", "production")
+    run.step("collection docs", "antsibull-docs", "lint-collection-docs", "--plugin-docs", ".")
+    run.step("changelog", "antsibull-changelog", "lint")
+
+
+def unit(run: Runner) -> None:
+    """Functions by themselves."""
+    run.step("unit", sys.executable, "-m", "pytest", "tests/unit")
+
+
+def sanity(run: Runner) -> None:
+    """Ansible's own checks, on the collection as a user installs it."""
+    installed = CACHE / "sanity"
+    shutil.rmtree(installed, ignore_errors=True)
+    build = ("ansible-galaxy", "collection", "build", "--force", "--output-path", installed)
+    if not run.step("collection build", *build):
+        return
+    archive = next(installed.glob("*.tar.gz"))
+    install = ("ansible-galaxy", "collection", "install", archive, "--offline", "--collections-path", installed)
+    if not run.step("collection install", *install):
+        return
+    provide_pip(HOME)
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    folder = installed / "ansible_collections" / "openmined" / "pygrid"
+    run.step("sanity", "ansible-test", "sanity", "--venv", "--python", python, "--color", "no", folder=folder)
+
+
+def provide_pip(home: Path) -> None:
+    """Let ansible-test fill its virtual environments from wherever pip gets its packages on this machine.
+
+    It would fetch a script from a server of its own, and hides pip's settings in the environment from pip. The script is
+    looked for in its cache first, under the version of pip that this ansible-test wants.
+    """
+    import ansible_test._internal.python_requirements as requirements
+
+    source = Path(requirements.__file__).read_text()
+    wanted = re.findall(r"\bpip='([0-9.]+)'", source)
+    if not wanted:
+        sys.exit(f"{requirements.__file__} does not say which pip it wants any more: adapt tests/run.py")
+    script = """
+import ensurepip, subprocess, sys
+ensurepip.bootstrap()
+words = [word for word in sys.argv[1:] if word not in ("--no-setuptools", "--no-wheel")]
+sys.exit(subprocess.call([sys.executable, "-m", "pip", "install", "--upgrade", *words]))
+"""
+    cache = home / ".ansible" / "test" / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    for version in wanted:
+        (cache / f"get_pip_{version.replace('.', '_')}.py").write_text(script)
+    settings = home / ".config" / "pip" / "pip.conf"
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    settings.unlink(missing_ok=True)
+    settings.touch(mode=0o600)  # an index may be reached with a password
+    settings.write_text("[global]\n" + "".join(f"{name} = {value}\n" for name, value in pip_settings().items()))
+
+
+def pip_settings() -> dict[str, str]:
+    """Read what pip uses on this machine, from its files and its environment variables (which win)."""
+    deploy_pip = CHECKOUT / ".tools" / "deploy" / "bin" / "pip"
+    listed = subprocess.run([deploy_pip, "config", "list"], capture_output=True, text=True, check=True).stdout
+    found: dict[str, str] = {}
+    for line in sorted(listed.splitlines(), key=lambda line: line.startswith(":env:")):
+        name, _, value = line.partition("=")
+        section, _, option = name.rpartition(".")
+        if section in ("global", "install", ":env:"):
+            found[option] = value.strip("'\"").replace("\\n", "\n    ")
+    return found
+
+
+def e2e(run: Runner) -> None:
+    """What the user was promised, with real nodes and real clients."""
+    environment = CACHE / "syft-env"
+    maker = CHECKOUT / "requirements" / "environment.py"
+    if run.step("syft environment", sys.executable, maker, environment, SYFT_LOCK):
+        run.environment["PYGRID_TEST_PYTHON"] = str(environment / "bin" / "python")
+        run.step("e2e", sys.executable, "-m", "pytest", "tests/e2e")
+
+
+def molecule(run: Runner, scenario: str | None = None) -> None:
+    """Whole deploys, one promise for each scenario."""
+    for name in [scenario] if scenario else scenarios():
+        run.step(f"molecule {name}", "molecule", "test", "--scenario-name", name)
+
+
+def scenarios() -> Iterator[str]:
+    """Name the scenarios that are run without being asked for."""
+    for file in sorted((CHECKOUT / "molecule").glob("*/molecule.yml")):
+        if not (file.parent / BY_HAND).exists():
+            yield file.parent.name
+
+
+PARTS: dict[str, Callable[[Runner], None]] = {
+    "lint": lint,
+    "unit": unit,
+    "sanity": sanity,
+    "e2e": e2e,
+    "molecule": molecule,
+}
+
+
+def environment() -> dict[str, str]:
+    """Describe the surroundings of every check: our tools come first, and nothing is written outside the checkout."""
+    variables = dict(os.environ)
+    variables.pop("PYTHONPATH", None)
+    # Settings of this machine (a package index, a proxy) stay readable though HOME is another one.
+    variables.setdefault("XDG_CONFIG_HOME", str(Path.home() / ".config"))
+    variables |= {
+        "PATH": f"{TOOLS}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "HOME": str(HOME),
+        "XDG_CACHE_HOME": str(CACHE / "xdg"),
+        "XDG_DATA_HOME": str(HOME / ".local" / "share"),
+        "UV_CACHE_DIR": str(CACHE / "uv"),
+        "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"),
+        "PYTHONUNBUFFERED": "1",
+        "LC_ALL": "C.UTF-8",
+    }
+    if not sys.stdout.isatty():
+        variables["NO_COLOR"] = variables["ANSIBLE_NOCOLOR"] = "1"
+    return variables
+
+
+def main() -> None:
+    """Run the parts that were asked for, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; all if none is named")
+    parser.add_argument("--scenario", help="the one molecule scenario to run")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    HOME.mkdir(parents=True, exist_ok=True)
+    run = Runner(environment())
+    for part in arguments.parts or PARTS:
+        if part == "molecule":
+            molecule(run, arguments.scenario)
+        else:
+            PARTS[part](run)
+    sys.exit(0 if run.summary() else 1)
+
+
+if __name__ == "__main__":
+    main()
