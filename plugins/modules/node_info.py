@@ -25,7 +25,7 @@ options:
     default: false
   release_source:
     description:
-      - What the controller contributes to the wanted release, from the lookup P(openmined.pygrid.release_source#lookup).
+      - What the controller contributes to the wanted release, from M(openmined.pygrid.grid_info).
       - Without it nothing is said about a wanted release.
     type: dict
   packages:

@@ -1,0 +1,88 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Action of openmined.pygrid.grid_info: runs on the controller and sends nothing to any host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible_collections.openmined.pygrid.plugins.module_utils.releases import ReleaseError
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid import (
+    Grid,
+    build_grid,
+    build_node,
+    find_problems,
+    kind_of,
+)
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.release_source import find_source
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.variables import unknown_variable, validate
+
+
+class ActionModule(ActionBase):
+    """Read every host of the group pygrid, whatever --limit says: nodes depend on each other."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the grid, or fail with all problems of all hosts at once."""
+        result = super().run(tmp, task_vars)
+        task_vars = task_vars or {}
+        problems: list[tuple[str, str]] = []
+        grid = self._read(task_vars["hostvars"], task_vars["groups"].get("pygrid", []), problems)
+        if not problems:
+            problems.extend(find_problems(grid))
+        if not grid.nodes and not problems:
+            problems.append(("inventory", "the group pygrid has no host; see inventories/local/hosts.yml for a grid"))
+        if problems:
+            text = "\n".join(f"  {host}: {problem}" for host, problem in dict.fromkeys(problems))
+            return {**result, "failed": True, "msg": f"The inventory has to be mended first; nothing was changed.\n{text}"}
+        return {**result, "changed": False, "grid": grid.as_data()}
+
+    def _read(self, hostvars: Any, hosts: list[str], problems: list[tuple[str, str]]) -> Grid:
+        nodes = {}
+        networks: dict[str, str] = {}
+        for host in hosts:
+            given = self._variables(host, hostvars[host], problems)
+            kind, problem = kind_of(list(hostvars[host]["group_names"]))
+            if kind is None:
+                problems.append((host, problem or ""))
+                continue
+            values, wrong = validate(kind, given)
+            problems.extend((host, sentence) for sentence in wrong)
+            if wrong:
+                continue
+            try:
+                source = find_source(values["pygrid_version"], values["pygrid_lock_file"] or None)
+            except ReleaseError as error:
+                problems.append((host, str(error)))
+                continue
+            nodes[host] = build_node(host, kind, values, _location(host, hostvars[host]), source.summary())
+            if values.get("pygrid_domain_network_url"):
+                networks[host] = values["pygrid_domain_network_url"]
+        return build_grid(nodes, networks)
+
+    @staticmethod
+    def _variables(host: str, variables: Any, problems: list[tuple[str, str]]) -> dict[str, Any]:
+        """Our variables of one host, templated; what cannot be templated is a problem of its own."""
+        given = {}
+        for name in [name for name in variables if str(name).startswith("pygrid_")]:
+            unknown = unknown_variable(name)
+            if unknown:
+                problems.append((host, unknown))
+                continue
+            try:
+                given[name] = variables[name]
+            except AnsibleError as error:
+                problems.append((host, f"{name} cannot be worked out: {error}"))
+        return given
+
+
+def _location(host: str, variables: Any) -> str:
+    """The machine a node is on, as far as the inventory tells: nodes with one ``ansible_host`` share it."""
+    if variables.get("ansible_connection") == "local":
+        return "this machine"
+    return str(variables.get("ansible_host", host))

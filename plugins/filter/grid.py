@@ -1,0 +1,67 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters over the grid of openmined.pygrid.grid_info and over what a run has read of each host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.report import format_status, format_summary
+
+
+def identity_of(variables: Mapping[str, Any] | None) -> dict[str, str]:
+    """Public identity of the host whose variables are given: just created, or read; empty when it has none yet."""
+    variables = variables or {}
+    created = variables.get("__node_identity") or {}
+    read = variables.get("__node_state") or {}
+    return dict(created.get("identity") or (read.get("node") or {}).get("identity") or {})
+
+
+def staging_hosts(hosts: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Of all hosts that lack their wanted release, the first one for each machine, folder and release."""
+    first: dict[tuple[str, str, str], str] = {}
+    for variables in hosts:
+        state = variables["__node_state"]
+        if not state["wanted"]["staged"]:
+            key = (state["node"]["host_id"], state["node"]["home"], state["wanted"]["release"])
+            first.setdefault(key, variables["inventory_hostname"])
+    return list(first.values())
+
+
+def worker_keys(grid: Mapping[str, Any], domain: str, hostvars: Mapping[str, Any]) -> dict[str, str | None]:
+    """Allow-list of a Domain: its Workers' names and public keys, None for one that this run has not read."""
+    return {
+        grid["nodes"][worker]["name"]: identity_of(hostvars[worker]).get("queue_public_key")
+        for worker in grid["nodes"][domain]["workers"]
+    }
+
+
+def domains_to_approve(
+    grid: Mapping[str, Any], hosts: Iterable[str], hostvars: Mapping[str, Any]
+) -> list[dict[str, str]]:
+    """Id and URL of those Domains among ``hosts`` that were not joined to the grid's Network when they were read."""
+    wanted = []
+    for host in hosts:
+        state = hostvars[host]["__node_state"]["node"]
+        peers = (state["health"] or {}).get("peers") or []
+        joined = any(peer["status"] == "ACTIVE" and peer["url"] == grid["network_url"] for peer in peers)
+        uid = identity_of(hostvars[host]).get("uid")
+        if uid and not joined:
+            wanted.append({"uid": uid, "url": grid["nodes"][host]["url"]})
+    return wanted
+
+
+class FilterModule:
+    """The filters of this file; each has its documentation beside it."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "identity_of": identity_of,
+            "staging_hosts": staging_hosts,
+            "worker_keys": worker_keys,
+            "domains_to_approve": domains_to_approve,
+            "grid_summary": format_summary,
+            "status_table": format_status,
+        }

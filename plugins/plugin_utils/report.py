@@ -1,0 +1,112 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a person reads at the end of a run: the summary of a deploy, the table of a status."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def table(rows: list[list[str]]) -> list[str]:
+    """Left-aligned columns, two spaces apart; the first row is the heading."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+
+
+def duration(seconds: float | None) -> str:
+    """``3d 4h``, ``2h 10m``, ``5m 3s`` or ``12s``; a dash for none."""
+    if seconds is None:
+        return "-"
+    days, rest = divmod(int(seconds), 86400)
+    hours, rest = divmod(rest, 3600)
+    minutes, left = divmod(rest, 60)
+    parts = [(days, "d"), (hours, "h"), (minutes, "m"), (left, "s")]
+    first = next((index for index, (number, _unit) in enumerate(parts) if number), 3)
+    return " ".join(f"{number}{unit}" for number, unit in parts[first : first + 2] if number or first == 3)
+
+
+def format_summary(grid: Mapping[str, Any], hostvars: Mapping[str, Any]) -> str:
+    """What runs where, how to log in and what to try next."""
+    rows = [["NODE", "KIND", "URL", "LOG IN AS", "SERVES"]]
+    for node in grid["nodes"].values():
+        state = (hostvars[node["host"]].get("__node_state") or {}).get("node") or {}
+        created = (hostvars[node["host"]].get("__node_identity") or {}).get("identity") or {}
+        email = (created or state.get("identity") or {}).get("root_email", "-")
+        serves = grid["nodes"][node["domain"]]["name"] if node["domain"] else "-"
+        rows.append([node["name"], node["kind"], node["url"] if node["kind"] != "worker" else "-", email, serves])
+    homes = {(hostvars[host].get("__node_state") or {}).get("node", {}).get("home") for host in grid["nodes"]}
+    lines = ["The grid runs.", "", *table(rows), ""]
+    lines += [f"Everything lies in {home} on its host." for home in sorted(filter(None, homes))]
+    lines += [
+        "",
+        "What next:",
+        "  make demo         a federated training over both Domains' private data (playbooks/demo.yml)",
+        "  make status       who is up and what each Worker does (playbooks/status.yml)",
+        "  make credentials  passwords of the root accounts (playbooks/credentials.yml)",
+        "  make remove       take the grid away again, data kept (playbooks/remove.yml)",
+    ]
+    return "\n".join(lines)
+
+
+def _jobs(health: Mapping[str, Any]) -> str:
+    jobs = health.get("jobs") or {}
+    return ", ".join(f"{number} {state}" for state, number in sorted(jobs.items()) if number) or "-"
+
+
+def _task(health: Mapping[str, Any], node: Mapping[str, Any]) -> str:
+    """What a Worker does now; for a Domain or a Network, whom it sees."""
+    if node["kind"] == "worker":
+        task = health.get("task") or health.get("job")
+        busy = f" for {duration(health['busy_seconds'])}" if health.get("busy_seconds") else ""
+        return f"{health.get('state', '-')}: {task}{busy}" if task else str(health.get("state", "-"))
+    peers = [f"{peer['name']} {peer['status']}" for peer in health.get("peers") or []]
+    if node["kind"] == "domain":
+        workers = health.get("workers") or []
+        peers.append(f"{len(workers)} worker{'' if len(workers) == 1 else 's'}")
+    return ", ".join(peers) or "-"
+
+
+def status_rows(grid: Mapping[str, Any], states: Mapping[str, Mapping[str, Any] | None]) -> Iterable[dict[str, Any]]:
+    """One plain record for each node of the grid; what could not be read is None."""
+    for host, node in grid["nodes"].items():
+        state = states.get(host) or {}
+        health = state.get("health") or {}
+        service = (state.get("service") or {}).get("state", "unreachable")
+        yield {
+            "node": node["name"],
+            "kind": node["kind"],
+            "url": node["url"],
+            "version": health.get("syft_version") or (state.get("release") or "").partition("-")[0] or None,
+            "release": state.get("release"),
+            "service": service,
+            "health": health.get("status") or ("no answer" if service == "running" else service),
+            "reasons": health.get("reasons") or [],
+            "uptime_seconds": time.time() - health["started_at"] if health.get("started_at") else None,
+            "jobs": health.get("jobs") or {},
+            "backlog": (health.get("queue") or {}).get("backlog"),
+            "doing": _task(health, node),
+            "details": health,
+        }
+
+
+def format_status(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The records as a table, one line each, and the reasons of those that are not ready."""
+    rows = list(rows)
+    lines = [["NODE", "KIND", "VERSION", "UP", "HEALTH", "JOBS", "DOING"]]
+    for row in rows:
+        lines.append(
+            [
+                row["node"],
+                row["kind"],
+                row["version"] or "-",
+                duration(row["uptime_seconds"]),
+                row["health"],
+                _jobs(row["details"]),
+                row["doing"],
+            ]
+        )
+    reasons = [f"{row['node']}: {reason}" for row in rows for reason in row["reasons"]]
+    return "\n".join([*table(lines), *([""] if reasons else []), *reasons])
