@@ -1,0 +1,146 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Log lines of a node: one line per record, with time, node and level, and without secrets (fault 8 of stock servers).
+
+Upstream logs the database URL at start and per job (S/server/server.py, S/store/db/db.py), the whole form of a failed
+registration (S/server/routes.py), reset tokens, and the arguments of every API call, passwords included.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import sys
+import time
+from collections.abc import Iterable
+from urllib.parse import unquote, urlsplit
+
+_MASK = "***"
+_SHORTEST_SECRET = 6
+_PATTERNS = (
+    # user:password@ of any URL
+    (re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s/@]+@", re.IGNORECASE), r"\g<head>***@"),
+    # password='…', "signing_key": "…", reset_token=… in reprs and JSON
+    (
+        re.compile(
+            r"(?P<head>(?:password(?:_verify)?|hashed_password|salt|signing_key|private_key|secret_key|reset_token)"
+            r"[\"']?\s*[:=]\s*)(?P<quote>[\"']?)[^\s\"',}\])]+(?P=quote)",
+            re.IGNORECASE,
+        ),
+        r"\g<head>***",
+    ),
+)
+# Records of upstream that carry a caller's data: everything from the marker on is left out.
+_CUT = (
+    ("syft.server.routes", "Register Error", " (the form is not logged)"),
+    ("syft.server.routes", "Reset Password Error", " (the token is not logged)"),
+    ("syft.server.routes", "Forgot Password Error", ""),
+)
+# Records of upstream that say nothing an operator needs, and leak: arguments of calls, a hash of the private key.
+_DROP = (("syft.server.server", "API Call:"), ("syft.server.server", "Hash of the signing key"))
+# Libraries that speak at INFO about every request.
+_QUIET = ("httpx", "httpcore", "urllib3", "asyncio", "multipart", "matplotlib")
+
+
+class Redactor:
+    """Masks the given secrets, and whatever looks like a password, in a text."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        known = {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}
+        longest_first = sorted(known, key=len, reverse=True)
+        self._known = re.compile("|".join(map(re.escape, longest_first))) if known else None
+
+    def __call__(self, text: str) -> str:
+        if self._known is not None:
+            text = self._known.sub(_MASK, text)
+        for pattern, replacement in _PATTERNS:
+            text = pattern.sub(replacement, text)
+        return text
+
+
+def database_secrets(url: str) -> list[str]:
+    """The password of a database URL, as written and decoded; nothing for SQLite."""
+    password = urlsplit(url).password
+    return [password, unquote(password)] if password else []
+
+
+class UpstreamFilter(logging.Filter):
+    """Drops or cuts the records of upstream that carry what a caller sent."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.msg if isinstance(record.msg, str) else ""
+        if any(record.name == name and message.startswith(start) for name, start in _DROP):
+            return False
+        for name, start, instead in _CUT:
+            if record.name == name and message.startswith(start):
+                record.msg, record.args, record.exc_info, record.exc_text = start + instead, (), None, None
+        return True
+
+
+class LineFormatter(logging.Formatter):
+    """`2026-01-31T12:00:00.123Z alice INFO syft.server: text`, on one line and redacted."""
+
+    converter = time.gmtime
+
+    def __init__(self, node: str, redact: Redactor) -> None:
+        super().__init__(f"%(asctime)s.%(msecs)03dZ {node} %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+        self._redact = redact
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return self._redact(" | ".join(line for line in text.splitlines() if line.strip()))
+
+
+class _PrintedLines(io.TextIOBase):
+    """Turns what upstream prints into log records, so that it gets a time, a level and the redaction."""
+
+    def __init__(self, logger: logging.Logger, level: int) -> None:
+        self._logger, self._level, self._part = logger, level, ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, self._part = (self._part + text).split("\n")
+        for line in lines:
+            if line.strip():
+                self._logger.log(self._level, "%s", line.rstrip())
+        return len(text)
+
+
+def configure(node: str, level: str, secrets: Iterable[str]) -> None:
+    """Send every record and everything printed, as redacted lines, to what was standard output at the start.
+
+    Call it before syft is imported, and `own_handlers` after.
+    """
+    handler = logging.StreamHandler(sys.__stdout__)
+    handler.setFormatter(LineFormatter(node, Redactor(secrets)))
+    handler.addFilter(UpstreamFilter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+    sys.stdout = _PrintedLines(logging.getLogger("print"), logging.INFO)
+    sys.stderr = _PrintedLines(logging.getLogger("print"), logging.WARNING)
+
+
+def own_handlers() -> None:
+    """Remove the handlers that libraries installed while they were imported: they would print without redaction."""
+    root = logging.getLogger()
+    mine = [handler for handler in root.handlers if isinstance(handler.formatter, LineFormatter)]
+    root.handlers[:] = mine
+    for name in list(logging.root.manager.loggerDict):
+        logger = logging.getLogger(name)
+        if logger.handlers:
+            logger.handlers[:] = []
+            logger.propagate = True
+
+
+def flush() -> None:
+    """Write out what is buffered; needed before os._exit, which runs no handler."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
