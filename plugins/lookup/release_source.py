@@ -53,6 +53,7 @@ from typing import Any
 
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
+
 from ansible_collections.openmined.pygrid.plugins.module_utils.releases import ReleaseError
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.release_source import find_source
 

@@ -20,7 +20,11 @@ STAGING_PREFIX = ".staging-"
 MANIFEST = "manifest.json"
 DIGEST_LENGTH = 12
 _RELEASE_NAME = re.compile(r"^[0-9][0-9A-Za-z.]*-[0-9a-f]{12}$")
-_ASK_PYTHON = "import sys; print('%d.%d.%d' % sys.version_info[:3]); print(sys.implementation.name)"
+# A shim or a virtual environment answers with the interpreter behind it, which outlives both.
+_ASK_PYTHON = (
+    "import sys; print('%d.%d.%d' % sys.version_info[:3]); print(sys.implementation.name); "
+    "print(getattr(sys, '_base_executable', None) or sys.executable)"
+)
 
 
 class ReleaseError(Exception):
@@ -28,13 +32,11 @@ class ReleaseError(Exception):
 
 
 def normal_packages(packages: list | None) -> list:
-    """Return extra requirements sorted, without blanks and repetitions, so that their order never makes a new release."""
+    """Return extra requirements sorted and once each, so that their order never makes a new release."""
     return sorted({str(package).strip() for package in packages or [] if str(package).strip()})
 
 
-def release_digest(
-    version: str, lock_sha256: str, runtime_sha256: str, packages: list | None, python_tag: str
-) -> str:
+def release_digest(version: str, lock_sha256: str, runtime_sha256: str, packages: list | None, python_tag: str) -> str:
     """Return the sha256 (hex) of everything a release is made of.
 
     python_tag is the minor version of CPython as in wheel names, for example cp311.
@@ -104,7 +106,7 @@ def staged_releases(home: str | os.PathLike) -> list:
         manifest = read_manifest(home, entry.name) if is_release_name(entry.name) else None
         if manifest is not None:
             found.append((manifest.get("staged_at", 0), entry.name))
-    return [name for dummy, name in sorted(found)]
+    return [name for _staged_at, name in sorted(found)]
 
 
 def active_release(node_directory: str | os.PathLike) -> str | None:
@@ -140,14 +142,14 @@ def inspect_python(python: str = "python3") -> dict:
     try:
         answer = subprocess.run(
             [path, "-I", "-S", "-c", _ASK_PYTHON], capture_output=True, text=True, timeout=60, check=True
-        ).stdout.split()
+        ).stdout.splitlines()
     except (OSError, subprocess.SubprocessError) as error:
         raise ReleaseError(f"{path} does not run: {error}") from error
-    version, implementation = answer[0], answer[1]
+    version, implementation, executable = answer
     supported = ", ".join(f"{major}.{minor}" for major, minor in SUPPORTED_PYTHONS)
     if implementation != "cpython" or tuple(int(part) for part in version.split(".")[:2]) not in SUPPORTED_PYTHONS:
         raise ReleaseError(f"{path} is {implementation} {version}; supported is CPython {supported}{_other_pythons()}")
-    return {"path": path, "version": version, "tag": python_tag(version)}
+    return {"path": executable, "version": version, "tag": python_tag(version)}
 
 
 def _other_pythons() -> str:

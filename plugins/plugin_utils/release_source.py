@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -21,6 +23,7 @@ COLLECTION = Path(__file__).resolve().parents[2]
 NODE_FILES = COLLECTION / "roles" / "node" / "files"
 LOCKS = NODE_FILES / "locks"
 RUNTIME = NODE_FILES / "pygrid_node"
+STAGING = NODE_FILES / "staging"
 _VERSION = re.compile(r"^[0-9]+(\.[0-9]+){2}$")
 
 
@@ -94,3 +97,65 @@ def _why_not(version: str) -> str:
     if numbers < (0, 9, 2):
         return " (before 0.9.2 the database of a node cannot be chosen, and an upgrade in place would start empty)"
     return ""
+
+
+def supervisor_version() -> str:
+    """Return the version of the supervisor that its lock pins."""
+    found = re.search(r"^supervisor==(\S+)", (LOCKS / "supervisor.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    if not found:
+        raise ReleaseError("the collection's supervisor.txt pins no supervisor; install the collection again")
+    return found.group(1)
+
+
+@functools.cache
+def find_uv() -> Path:
+    """Return PYGRID_UV, else the uv of the tool environment that runs Ansible, else the one on PATH."""
+    if uv_is_chosen():
+        return Path(os.environ["PYGRID_UV"])
+    try:
+        from uv import find_uv_bin
+
+        return Path(find_uv_bin())
+    except (ImportError, FileNotFoundError):
+        found = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if found is None:
+        raise ReleaseError(
+            f"uv is missing on the controller; install it beside Ansible: {sys.executable} -m pip install uv"
+        )
+    return Path(found)
+
+
+def uv_is_chosen() -> bool:
+    """Tell whether the user named a uv, for example one that is built for another kind of host."""
+    return bool(os.environ.get("PYGRID_UV"))
+
+
+@functools.cache
+def uv_version() -> str:
+    """Return the version of the controller's uv; empty when there is none, for the host may have one already."""
+    try:
+        answer = subprocess.run([str(find_uv()), "--version"], capture_output=True, text=True, timeout=60, check=True)
+    except ReleaseError:
+        return ""
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ReleaseError(f"{find_uv()} does not run on the controller: {error}; install uv again") from error
+    return answer.stdout.split()[1]
+
+
+def pack(source: ReleaseSource, archive: Path) -> Path:
+    """Write an archive of all that the host needs besides uv and the packages themselves."""
+    content = {
+        "lock.txt": source.lock_file,
+        "supervisor.txt": LOCKS / "supervisor.txt",
+        "imports.txt": LOCKS / "imports.txt",
+        **{path.name: path for path in STAGING.glob("*.py")},
+        **{f"pygrid_node/{path.relative_to(RUNTIME).as_posix()}": path for path in runtime_files()},
+    }
+    # Level 1: the archive is small, and on this machine nobody waits for a network.
+    with tarfile.open(archive, "w:gz", compresslevel=1) as packed:
+        for name, path in content.items():
+            data = path.read_bytes()
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            packed.addfile(member, io.BytesIO(data))
+    return archive
