@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from syft.abstract_server import ServerType
+from syft.server.credentials import SyftVerifyKey
 from syft.service.context import AuthedServiceContext
 from syft.service.network.association_request import AssociationRequestChange
 from syft.service.network.network_service import ServerPeerAssociationStatus
@@ -99,15 +100,15 @@ class Associations:
             peer = ServerPeer(
                 id=parse_uid(metadata["id"]),
                 name=metadata["name"],
-                verify_key=metadata["verify_key"],
+                verify_key=SyftVerifyKey.from_string(metadata["verify_key"]),
                 server_type=ServerType.GATEWAY,
                 admin_email="",
                 server_routes=[route],
             )
-            before = self._association_at(peer, route)
+            before = self._association_at(peer)
             if before != "associated":
-                self._ask(peer, route, own_route)
-            after = self._association_at(peer, route)
+                self._ask(peer, own_route)
+            after = self._association_at(peer)
             if after == "unknown":
                 raise NodeError(f"the network {peer.name} at {route_url(route)} did not keep the request")
             self._save_peer(peer, route)
@@ -204,33 +205,21 @@ class Associations:
         if parse_uid(metadata["id"]) != self._server.id:
             raise NodeError(f"{url} is {metadata['name']} ({uid_text(metadata['id'])}), not this node")
 
-    def _association_at(self, network: ServerPeer, route: HTTPServerRoute) -> str:
-        answer = call_peer(
-            self._server,
-            route_url(route),
-            network.id,
-            str(network.verify_key),
-            "network.check_peer_association",
-            peer_id=self._server.id,
-        )
-        return _STATUS[answer]
+    def _association_at(self, network: ServerPeer) -> str:
+        arguments = {"peer_id": self._server.id}
+        return _STATUS[call_peer(self._server, network, "network.check_peer_association", arguments)]
 
-    def _ask(self, network: ServerPeer, route: HTTPServerRoute, own_route: HTTPServerRoute) -> None:
+    def _ask(self, network: ServerPeer, own_route: HTTPServerRoute) -> None:
         own_peer: ServerPeer = self._server.settings.to(ServerPeer)
         own_peer.server_routes = [own_route]
+        arguments = {
+            "peer": own_peer,
+            "challenge": secrets.token_bytes(16),
+            "self_server_route": network.server_routes[0],
+            "verify_key": network.verify_key,
+        }
         # With auto-approval the network calls back before it answers, hence the longer time.
-        call_peer(
-            self._server,
-            route_url(route),
-            network.id,
-            str(network.verify_key),
-            "network.add_peer",
-            timeout_seconds=30,
-            peer=own_peer,
-            challenge=secrets.token_bytes(16),
-            self_server_route=route,
-            verify_key=network.verify_key,
-        )
+        call_peer(self._server, network, "network.add_peer", arguments, timeout_seconds=30)
 
     def _save_peer(self, peer: ServerPeer, route: HTTPServerRoute) -> None:
         stash = self._server.services.network.stash

@@ -113,6 +113,15 @@ def make_app(settings: Settings, uid: str, probe: Probe, control: APIRouter | No
     async def refused(_request: Any, error: NodeError) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 409)
 
+    if control is not None:
+
+        @app.exception_handler(Exception)
+        async def failed(_request: Any, error: Exception) -> JSONResponse:
+            # The stack trace is in the log; administration also wants a reason, and users get none of it.
+            administration = _request.scope.get(_CONTROL_MARK)
+            text = f"{type(error).__name__}: {error}" if administration else "internal error"
+            return JSONResponse({"error": text}, 500)
+
     app.add_middleware(_ControlOnly)
     return app
 

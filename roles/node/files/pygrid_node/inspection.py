@@ -9,7 +9,6 @@ Counts are made by the database, and no stored object is decoded for them: jobs 
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from syft.service.job.job_stash import JobStatus
 from syft.store.db.schema import PostgresBase, SQLiteBase
 from syft.types.uid import UID
 
+from . import queue_producer
 from .peers import PeerMonitor, PeerState, uid_text
 from .settings import Settings
 
@@ -51,7 +51,6 @@ class Inspection:
         self._server = server
         self._settings = settings
         self._monitor = monitor
-        self._worker_names: dict[str, str] = {}
         base = SQLiteBase if server.db.engine.dialect.name == "sqlite" else PostgresBase
         self._tables = base.metadata.tables
         self.stopping = False
@@ -66,7 +65,7 @@ class Inspection:
         if self._settings.kind == "network":
             document["peers"] = [state.brief() for state in self._monitor.states()]
         else:
-            names = self.attached_workers() if reachable else []
+            names = self.attached_workers()
             document["workers"] = {"attached": len(names), "names": names}
         return document
 
@@ -115,70 +114,41 @@ class Inspection:
         return counts
 
     def attached_workers(self) -> list[str]:
-        """Names of the workers that are connected to the queue now."""
-        identifiers = sorted(
-            {
-                uid_text(worker.syft_worker_id)
-                for producer in list(self._server.queue_manager.producers.values())
-                for worker in list(producer.workers.values())
-                if worker.syft_worker_id is not None
-            }
-        )
-        if any(uid not in self._worker_names for uid in identifiers):
-            table = self._tables["SyftWorker"]
-            rows = self._rows(sqlalchemy.select(table.c.id, table.c.fields["name"].as_string()))
-            self._worker_names = {uid_text(uid): name for uid, name in rows}
-        return sorted(self._worker_names.get(uid, uid) for uid in identifiers)
+        """Names of the workers that are connected to the queue now; no database."""
+        return sorted(worker["name"] for worker in queue_producer.attached_workers(self._server))
 
     def workers(self) -> list[WorkerState]:
-        """The registered workers, and what each does."""
-        attached = set(self.attached_workers())
-        running = self._running_jobs()
-        states = []
+        """The workers that are connected, and what each does, and those that are registered but not connected."""
+        states = {
+            worker["uid"]: WorkerState(
+                name=worker["name"],
+                uid=worker["uid"],
+                pool=worker["pool"],
+                state=worker["state"],
+                job=worker["job"],
+                task=self._task_name(worker["job"]) if worker["job"] else None,
+                busy_seconds=worker["busy_seconds"] if worker["job"] else None,
+            )
+            for worker in queue_producer.attached_workers(self._server)
+        }
         for worker in self._server.worker_stash.get_all(self._server.verify_key).unwrap():
             uid = uid_text(worker.id)
-            job = running.get(uid)
-            state = "busy" if job is not None else "idle" if worker.name in attached else "detached"
-            states.append(
-                WorkerState(
-                    name=worker.name,
-                    uid=uid,
-                    pool=worker.worker_pool_name,
-                    state=state,
-                    job=uid_text(job.id) if job is not None else None,
-                    task=self._task_name(job) if job is not None else None,
-                    busy_seconds=_seconds_since(job) if job is not None else None,
-                )
-            )
-        return sorted(states, key=lambda state: state.name)
+            if uid not in states:
+                states[uid] = WorkerState(worker.name, uid, worker.worker_pool_name, "detached")
+        return sorted(states.values(), key=lambda state: state.name)
 
-    def _running_jobs(self) -> dict[str, Any]:
-        """Jobs in progress by the uid of their worker."""
-        table = self._tables["JobItem"]
-        statement = sqlalchemy.select(table.c.id).where(
-            table.c.fields["status"].as_string() == JobStatus.PROCESSING.name
-        )
-        jobs = {}
-        for (uid,) in self._rows(statement):
-            result = self._server.job_stash.get_by_uid(self._server.verify_key, UID(uid_text(uid)))
-            if result.is_ok() and result.ok().job_worker_id is not None:
-                jobs[uid_text(result.ok().job_worker_id)] = result.ok()
-        return jobs
-
-    def _task_name(self, job: Any) -> str | None:
+    def _task_name(self, job_uid: str) -> str | None:
+        """Name of the function that a job runs; None when the job has been deleted meanwhile."""
+        found = self._server.job_stash.get_by_uid(self._server.verify_key, UID(job_uid))
+        if found.is_err():
+            return None
+        job = found.ok()
         code_id = job.user_code_id or getattr(job.action, "user_code_id", None)
         if code_id is None:
             return job.endpoint
-        result = self._server.user_code_stash.get_by_uid(self._server.verify_key, code_id)
-        return result.ok().service_func_name if result.is_ok() else None
+        code = self._server.user_code_stash.get_by_uid(self._server.verify_key, code_id)
+        return code.ok().service_func_name if code.is_ok() else None
 
     def _rows(self, statement: Any) -> list[Any]:
         with self._server.db.engine.connect() as connection:
             return list(connection.execute(statement).fetchall())
-
-
-def _seconds_since(job: Any) -> float | None:
-    """Seconds since the job was taken (updated_at is set then), else since it was created."""
-    if job.updated_at is None:
-        return None
-    return round(max(0.0, time.time() - job.updated_at.utc_timestamp), 1)

@@ -89,8 +89,9 @@ class LineFormatter(logging.Formatter):
         self._redact = redact
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        return self._redact(" | ".join(line for line in text.splitlines() if line.strip()))
+        # A line of carets under the source of a traceback says nothing once it is folded.
+        lines = [line for line in super().format(record).splitlines() if line.strip(" ^~")]
+        return self._redact(" | ".join(lines))
 
 
 class _PrintedLines(io.TextIOBase):
@@ -138,6 +139,8 @@ def own_handlers() -> None:
         if logger.handlers:
             logger.handlers[:] = []
             logger.propagate = True
+    # Upstream silences uvicorn altogether (S/server/server.py, set_log_level), errors of requests included.
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
 def flush() -> None:

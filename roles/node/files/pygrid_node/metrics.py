@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 PEER_STATES = ("ACTIVE", "INACTIVE", "TIMEOUT", "UNKNOWN")
-WORKER_STATES = ("idle", "busy", "detached")
+WORKER_STATES = ("idle", "busy", "draining", "detached")
 
 
 class _Collector:

@@ -20,7 +20,6 @@ from syft.service.network.routes import HTTPServerRoute
 from syft.service.network.server_peer import ServerPeer, ServerPeerConnectionStatus, ServerPeerUpdate
 from syft.service.response import SyftError, SyftSuccess
 from syft.types.datetime import DateTime
-from syft.types.uid import UID
 from syft.util.util import verify_tls
 
 from .errors import NodeError
@@ -100,7 +99,7 @@ def _cause(error: BaseException) -> str:
 
 
 def call_peer(
-    server: Any, url: str, uid: UID, verify_key: str, path: str, timeout_seconds: float = TIMEOUT_SECONDS, **kwargs: Any
+    server: Any, peer: ServerPeer, path: str, arguments: dict[str, Any], timeout_seconds: float = TIMEOUT_SECONDS
 ) -> Any:
     """Call a service of another node as this node, and check that the answer is signed with that node's key.
 
@@ -109,7 +108,8 @@ def call_peer(
     Raises:
         NodeError: not reachable, refused, or signed by somebody else.
     """
-    call = SyftAPICall(server_uid=uid, path=path, args=[], kwargs=kwargs).sign(server.signing_key)
+    url = peer_url(peer)
+    call = SyftAPICall(server_uid=peer.id, path=path, args=[], kwargs=arguments).sign(server.signing_key)
     try:
         response = requests.post(
             f"{url}/api/v2/api_call",
@@ -121,8 +121,8 @@ def call_peer(
     except requests.RequestException as error:
         raise NodeError(f"cannot reach {url} from this node: {_cause(error)}") from None
     answer = _deserialize(response.content, from_bytes=True)
-    if not isinstance(answer, SignedSyftAPICall) or not answer.is_valid or str(answer.credentials) != verify_key:
-        raise NodeError(f"{url} answers with another key than {verify_key}")
+    if not isinstance(answer, SignedSyftAPICall) or not answer.is_valid or answer.credentials != peer.verify_key:
+        raise NodeError(f"{url} answers with another key than that of {peer.name}")
     data = answer.message.data
     if isinstance(data, SyftError):
         raise NodeError(f"{url} refused {path}: {data.message}")
@@ -227,14 +227,7 @@ class PeerMonitor:
 
     def _ask(self, peer: ServerPeer) -> tuple[ServerPeerConnectionStatus, str]:
         try:
-            answer = call_peer(
-                self._server,
-                peer_url(peer),
-                peer.id,
-                str(peer.verify_key),
-                "network.check_peer_association",
-                peer_id=self._server.id,
-            )
+            answer = call_peer(self._server, peer, "network.check_peer_association", {"peer_id": self._server.id})
         except NodeError as error:
             return ServerPeerConnectionStatus.TIMEOUT, str(error)
         if answer == ServerPeerAssociationStatus.PEER_ASSOCIATED:
