@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright (c) OpenMined and contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -96,20 +95,24 @@ def sanity(run: Runner) -> None:
     if not run.step("collection build", *build):
         return
     archive = next(installed.glob("*.tar.gz"))
-    install = ("ansible-galaxy", "collection", "install", archive, "--offline", "--collections-path", installed)
+    # By force, because it is found as installed already: as the checkout.
+    install = ("ansible-galaxy", "collection", "install", archive, "--offline", "--force", "-p", installed)
     if not run.step("collection install", *install):
         return
     provide_pip(HOME)
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     folder = installed / "ansible_collections" / "openmined" / "pygrid"
+    # ansible-test asks the nearest repository which files there are; the checkout's would say none, all are ignored.
+    if run.step("repository", "git", "init", "--quiet", folder):
+        (folder / ".git" / "info" / "exclude").write_text("/tests/output/\n")
     run.step("sanity", "ansible-test", "sanity", "--venv", "--python", python, "--color", "no", folder=folder)
 
 
 def provide_pip(home: Path) -> None:
     """Let ansible-test fill its virtual environments from wherever pip gets its packages on this machine.
 
-    It would fetch a script from a server of its own, and hides pip's settings in the environment from pip. The script is
-    looked for in its cache first, under the version of pip that this ansible-test wants.
+    It would fetch a script from a server of its own, and hides pip's settings in the environment from pip. It looks for
+    the script in its cache first, under the version of pip that it wants.
     """
     import ansible_test._internal.python_requirements as requirements
 
@@ -118,8 +121,8 @@ def provide_pip(home: Path) -> None:
     if not wanted:
         sys.exit(f"{requirements.__file__} does not say which pip it wants any more: adapt tests/run.py")
     script = """
-import ensurepip, subprocess, sys
-ensurepip.bootstrap()
+import subprocess, sys
+subprocess.check_call([sys.executable, "-m", "ensurepip"])
 words = [word for word in sys.argv[1:] if word not in ("--no-setuptools", "--no-wheel")]
 sys.exit(subprocess.call([sys.executable, "-m", "pip", "install", "--upgrade", *words]))
 """
@@ -131,7 +134,9 @@ sys.exit(subprocess.call([sys.executable, "-m", "pip", "install", "--upgrade", *
     settings.parent.mkdir(parents=True, exist_ok=True)
     settings.unlink(missing_ok=True)
     settings.touch(mode=0o600)  # an index may be reached with a password
-    settings.write_text("[global]\n" + "".join(f"{name} = {value}\n" for name, value in pip_settings().items()))
+    settings.write_text(
+        "[global]\nquiet = 1\n" + "".join(f"{name} = {value}\n" for name, value in pip_settings().items())
+    )
 
 
 def pip_settings() -> dict[str, str]:
@@ -140,8 +145,8 @@ def pip_settings() -> dict[str, str]:
     listed = subprocess.run([deploy_pip, "config", "list"], capture_output=True, text=True, check=True).stdout
     found: dict[str, str] = {}
     for line in sorted(listed.splitlines(), key=lambda line: line.startswith(":env:")):
-        name, _, value = line.partition("=")
-        section, _, option = name.rpartition(".")
+        name, value = line.split("=", 1)
+        section, option = name.rsplit(".", 1)
         if section in ("global", "install", ":env:"):
             found[option] = value.strip("'\"").replace("\\n", "\n    ")
     return found
