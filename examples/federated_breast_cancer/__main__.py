@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import importlib.util
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -65,6 +66,7 @@ def play(given: argparse.Namespace, story: Story) -> None:
 def main() -> int:
     """Returns the exit code: 0, or 1 after one line that says why."""
     given = arguments()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # approvals are taken back then, too
     given.results = given.results.resolve()
     given.results.mkdir(parents=True, exist_ok=True)
     story = Story(sys.stdout)
