@@ -79,7 +79,7 @@ class ActionModule(ActionBase):
 
     def _hand_over(self, file: Path) -> str:
         """Return a path of the file on the host; on this machine that is the file itself."""
-        if self._connection.transport == "local" and not self._play_context.become:
+        if self._connection.transport == "local" and self._connection.become is None:
             return str(file)
         shell = self._connection._shell
         if shell.tmpdir is None:

@@ -180,7 +180,8 @@ class Stager:
             raise ReleaseError(f"{complaint}: {error.strerror or error}") from error
         answer, problem = child.communicate()
         if child.returncode != 0:
-            raise ReleaseError(f"{complaint}: {_explain(problem or answer)}")
+            said = _explain(problem or answer)
+            raise ReleaseError(f"{complaint}: {said}{_remedy(said)}")
         return answer
 
 
@@ -246,6 +247,18 @@ def _sources(site_packages: Path) -> Iterator[str]:
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "no reason given"
+
+
+def _remedy(said: str) -> str:
+    if "Hash mismatch" in said:
+        return "; the lock file does not match its packages: restore it, or make it anew with --generate-hashes"
+    if "No solution found" in said:
+        return "; correct pygrid_worker_packages"
+    if "os error 28" in said or "No space left" in said:
+        return "; free some space, or set pygrid_home to a larger file system"
+    if "etch" in said or "download" in said or "request" in said:
+        return "; is the package index reachable from this host (proxy, UV_DEFAULT_INDEX)?"
+    return ""
 
 
 def _explain(text: str) -> str:

@@ -140,12 +140,16 @@ def inspect_python(python: str = "python3") -> dict:
     if path is None:
         raise ReleaseError(f"no Python called '{python}' on this host{_other_pythons()}")
     try:
-        answer = subprocess.run(
-            [path, "-I", "-S", "-c", _ASK_PYTHON], capture_output=True, text=True, timeout=60, check=True
-        ).stdout.splitlines()
-    except (OSError, subprocess.SubprocessError) as error:
-        raise ReleaseError(f"{path} does not run: {error}") from error
-    version, implementation, executable = answer
+        asked = subprocess.run(
+            [path, "-I", "-S", "-c", _ASK_PYTHON], capture_output=True, text=True, timeout=60, check=False
+        )
+        version, implementation, executable = asked.stdout.splitlines()
+    except subprocess.TimeoutExpired:
+        raise ReleaseError(f"{path} did not answer within 60 seconds{_other_pythons()}") from None
+    except OSError as error:
+        raise ReleaseError(f"{path} does not run: {error.strerror}{_other_pythons()}") from error
+    except ValueError:
+        raise ReleaseError(f"{path} is no working Python (exit code {asked.returncode}){_other_pythons()}") from None
     supported = ", ".join(f"{major}.{minor}" for major, minor in SUPPORTED_PYTHONS)
     if implementation != "cpython" or tuple(int(part) for part in version.split(".")[:2]) not in SUPPORTED_PYTHONS:
         raise ReleaseError(f"{path} is {implementation} {version}; supported is CPython {supported}{_other_pythons()}")
