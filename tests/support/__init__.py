@@ -1,0 +1,4 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What end-to-end tests, benchmarks and scenarios share."""

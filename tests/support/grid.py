@@ -1,0 +1,199 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A grid of its own for a test: other folder, other ports, same playbooks as a user runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a playbook ended. ``recap``: changed tasks by host."""
+
+    returncode: int
+    output: str
+    seconds: float
+
+    @property
+    def recap(self) -> dict[str, int]:
+        return {match[1]: int(match[3]) for match in RECAP.finditer(self.output)}
+
+    @property
+    def changed(self) -> int:
+        return sum(self.recap.values())
+
+
+@dataclass
+class LocalGrid:
+    """The grid of ``inventories/local`` below ``root``, its ports counted from ``first_port``."""
+
+    root: Path
+    first_port: int
+    checkout: Path = CHECKOUT
+    variables: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def home(self) -> Path:
+        return self.root / "grid"
+
+    @property
+    def ports(self) -> dict[str, int]:
+        names = ("net", "alice", "bob", "alice-w1", "bob-w1", "alice queue", "bob queue")
+        return {name: self.first_port + number for number, name in enumerate(names)}
+
+    @property
+    def serving(self) -> dict[str, int]:
+        """Port of each node that a data scientist talks to."""
+        return {name: self.ports[name] for name in ("net", "alice", "bob")}
+
+    def url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.ports[name]}"
+
+    def inventory(self) -> dict[str, Any]:
+        """The inventory as data; ``overrides`` go to single hosts, ``variables`` to all."""
+        port = self.ports
+        hosts = {
+            "net": {"pygrid_network_port": port["net"]},
+            "alice": {"pygrid_domain_port": port["alice"], "pygrid_domain_queue_port": port["alice queue"]},
+            "bob": {"pygrid_domain_port": port["bob"], "pygrid_domain_queue_port": port["bob queue"]},
+            "alice-w1": {"pygrid_worker_domain": "alice", "pygrid_worker_port": port["alice-w1"]},
+            "bob-w1": {"pygrid_worker_domain": "bob", "pygrid_worker_port": port["bob-w1"]},
+        }
+        for name, values in self.overrides.items():
+            hosts.setdefault(name, {}).update(values)
+        groups = {
+            "pygrid_network": ["net"],
+            "pygrid_domain": ["alice", "bob"],
+            "pygrid_worker": ["alice-w1", "bob-w1"],
+        }
+        common = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+            "pygrid_home": str(self.home),
+            "pygrid_worker_packages": ["scikit-learn==1.5.2"],
+            **({"pygrid_package_cache": os.environ["UV_CACHE_DIR"]} if "UV_CACHE_DIR" in os.environ else {}),
+            **self.variables,
+        }
+        children = {group: {"hosts": {name: hosts[name] for name in names}} for group, names in groups.items()}
+        return {"pygrid": {"vars": common, "children": children}}
+
+    def write_inventory(self) -> Path:
+        self.root.mkdir(parents=True, exist_ok=True)
+        path = self.root / "hosts.json"
+        path.write_text(json.dumps(self.inventory(), indent=2))
+        return path
+
+    def command(self, playbook: str, *arguments: str) -> list[str]:
+        """The command line; ``playbook`` is a verb of the checkout or an FQCN."""
+        target = playbook if "." in playbook else str(self.checkout / "playbooks" / f"{playbook}.yml")
+        return ["ansible-playbook", "-i", str(self.write_inventory()), target, *arguments]
+
+    def play(
+        self, playbook: str, *arguments: str, environment: Mapping[str, str] | None = None, timeout_seconds: int = 600
+    ) -> Run:
+        """Run a playbook to its end, whatever that is."""
+        started = time.monotonic()
+        process = subprocess.run(
+            self.command(playbook, *arguments),
+            cwd=self.checkout,
+            env={**os.environ, "ANSIBLE_NOCOLOR": "1", **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout_seconds,
+            check=False,
+        )
+        return Run(process.returncode, process.stdout, time.monotonic() - started)
+
+    def deploy(self, *arguments: str) -> Run:
+        """Deploy and insist on success."""
+        run = self.play("deploy", *arguments)
+        assert run.returncode == 0, run.output
+        return run
+
+    def remove(self) -> None:
+        """Take everything away, also when the grid is half there; used to clean up."""
+        self.play("remove", "-e", "pygrid_remove_data=true", "-e", "pygrid_confirm=true")
+        for pid in self.processes():
+            os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def processes(self) -> dict[int, str]:
+        """Every process that runs from this grid's folder, with its command line."""
+        return dict(_processes_below(str(self.home)))
+
+    def pid_of(self, name: str) -> int:
+        """The process that the service manager keeps running for a node."""
+        return int(self.ready(name)["pid"])
+
+    def node_file(self, name: str, relative: str) -> Path:
+        return self.home / "nodes" / name / relative
+
+    def identity(self, name: str) -> dict[str, str]:
+        return json.loads(self.node_file(name, "identity.json").read_text())
+
+    def get(self, name: str, path: str) -> dict[str, Any]:
+        """GET a JSON document from a node's TCP port."""
+        with urllib.request.urlopen(f"{self.url(name)}{path}", timeout=10) as answer:  # noqa: S310 - our own URL
+            return json.load(answer)
+
+    def ready(self, name: str) -> dict[str, Any]:
+        return self.get(name, "/healthz/ready")
+
+    def wait_ready(self, name: str, timeout_seconds: float = 90, not_pid: int | None = None) -> dict[str, Any]:
+        """Wait until a node is ready, in another process than ``not_pid`` when one is given."""
+        end = time.monotonic() + timeout_seconds
+        while True:
+            try:
+                answer = self.ready(name)
+                if answer["status"] == "ready" and answer["pid"] != not_pid:
+                    return answer
+            except OSError:
+                pass
+            assert time.monotonic() < end, f"{name} was not ready within {timeout_seconds} s"
+            time.sleep(0.3)
+
+    def client(self, program: str, *arguments: str, timeout_seconds: int = 180) -> Any:
+        """Run ``program`` with a real syft client (the release's Python); returns what it prints last, parsed as JSON."""
+        work = self.root / "client"
+        work.mkdir(exist_ok=True)
+        process = subprocess.run(
+            [str(self.node_file("net", "current/env/bin/python")), "-c", program, *arguments],
+            env={"HOME": str(work), "TMPDIR": str(work), "PATH": os.defpath},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_seconds,
+            check=False,
+        )
+        assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
+        return json.loads(process.stdout.strip().splitlines()[-1])
+
+
+def _processes_below(folder: str) -> Iterator[tuple[int, str]]:
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if folder in command and state != "Z" and int(entry.name) != os.getpid():
+            yield int(entry.name), command
