@@ -134,9 +134,8 @@ sys.exit(subprocess.call([sys.executable, "-m", "pip", "install", "--upgrade", *
     settings.parent.mkdir(parents=True, exist_ok=True)
     settings.unlink(missing_ok=True)
     settings.touch(mode=0o600)  # an index may be reached with a password
-    settings.write_text(
-        "[global]\nquiet = 1\n" + "".join(f"{name} = {value}\n" for name, value in pip_settings().items())
-    )
+    options = {"quiet": "1", **pip_settings()}
+    settings.write_text("[global]\n" + "".join(f"{name} = {value}\n" for name, value in options.items()))
 
 
 def pip_settings() -> dict[str, str]:
