@@ -171,12 +171,20 @@ class LocalGrid:
             assert time.monotonic() < end, f"{name} was not ready within {timeout_seconds} s"
             time.sleep(0.3)
 
-    def client(self, program: str, *arguments: str, timeout_seconds: int = 180) -> Any:
-        """Run ``program`` with a real syft client (the release's Python); returns what it prints last, parsed as JSON."""
+    def client(self, verb: str, name: str, *arguments: object, timeout_seconds: int = 180) -> Any:
+        """Run a verb of syft_client.py against a node, with its root account where the verb needs one."""
         work = self.root / "client"
         work.mkdir(exist_ok=True)
+        account = [] if verb == "peers" else [str(self.node_file(name, "identity.json"))]
         process = subprocess.run(
-            [str(self.node_file("net", "current/env/bin/python")), "-c", program, *arguments],
+            [
+                str(self.node_file(name, "current/env/bin/python")),
+                str(Path(__file__).with_name("syft_client.py")),
+                verb,
+                self.url(name),
+                *account,
+                *map(str, arguments),
+            ],
             env={"HOME": str(work), "TMPDIR": str(work), "PATH": os.defpath},
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -1,0 +1,198 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What ``make deploy`` promises, on a grid of its own: seen from outside, with a real client, through kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.grid import LocalGrid
+
+NODES = ("net", "alice", "bob", "alice-w1", "bob-w1")
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalGrid]:
+    """A deployed grid, in the order a promise is tested: check mode, converge, converge again, check mode again."""
+    grid = LocalGrid(tmp_path_factory.mktemp("g"), first_port=17000)
+    try:
+        fresh = grid.play("deploy", "--check", "--diff")
+        assert fresh.returncode == 0, fresh.output
+        assert not grid.home.exists(), "check mode made something"
+        grid.deploy()
+        yield grid
+    finally:
+        grid.remove()
+
+
+def test_second_deploy_and_check_mode_change_nothing(grid: LocalGrid) -> None:
+    again = grid.deploy()
+    assert again.changed == 0, again.output
+    check = grid.deploy("--check", "--diff")
+    assert check.changed == 0, check.output
+
+
+def test_nodes_say_who_they_are(grid: LocalGrid) -> None:
+    kinds = {name: grid.get(name, "/api/v2/metadata")["server_type"] for name in grid.serving}
+    assert kinds == {"net": "gateway", "alice": "datasite", "bob": "datasite"}
+    assert [grid.get(name, "/api/v2/metadata")["name"] for name in grid.serving] == list(grid.serving)
+
+
+def test_network_lists_both_domains_as_active(grid: LocalGrid) -> None:
+    assert grid.client("peers", "net") == {"alice": "ACTIVE", "bob": "ACTIVE"}
+
+
+def test_each_domain_has_its_worker(grid: LocalGrid) -> None:
+    for domain in ("alice", "bob"):
+        assert grid.ready(domain)["workers"] == {"attached": 1, "names": [f"{domain}-w1"]}
+
+
+def test_nothing_listens_beyond_loopback(grid: LocalGrid) -> None:
+    """Every listening socket of the grid's processes, from the kernel's table."""
+    inodes = set()
+    for pid in grid.processes():
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                target = os.readlink(entry)
+            except OSError:
+                continue
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
+    listening = {}
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == "0A" and fields[9] in inodes:
+            address, port = fields[1].split(":")
+            listening[int(port, 16)] = address
+    assert set(grid.ports.values()) <= set(listening)
+    assert {address for port, address in listening.items()} == {"0100007F"}
+    ipv6 = [line for line in Path("/proc/net/tcp6").read_text().splitlines()[1:] if line.split()[9] in inodes]
+    assert ipv6 == []
+
+
+def test_only_the_account_itself_can_read_the_grid(grid: LocalGrid) -> None:
+    assert stat.S_IMODE(grid.home.stat().st_mode) == 0o700
+    for name in NODES:
+        assert stat.S_IMODE(grid.node_file(name, "").stat().st_mode) == 0o700
+        for file in ("identity.json", "settings.json", "run/control.sock"):
+            assert stat.S_IMODE(grid.node_file(name, file).stat().st_mode) == 0o600, file
+
+
+def test_secrets_stand_in_the_identity_and_nowhere_else(grid: LocalGrid) -> None:
+    """Every secret by its value: in no log, setting, argument list, environment or output of a verbose run."""
+    secrets = {}
+    for name in NODES:
+        for key, value in grid.identity(name).items():
+            if key in ("private_key", "root_password", "queue_secret_key"):
+                secrets[value] = f"{key} of {name}"
+    assert len(secrets) == 2 + 3 + 3 + 1 + 1, "net: 2, a Domain: 3, a Worker: 1"
+    verbose = grid.deploy("-vvv")
+    places = {"output of a deploy with -vvv": verbose.output}
+    for file in grid.home.rglob("*"):
+        if file.is_file() and "releases" not in file.parts and file.suffix in (".log", ".json", ".ini", ".conf"):
+            places[str(file)] = "" if file.name == "identity.json" else file.read_text(errors="replace")
+    for pid, command in grid.processes().items():
+        places[f"arguments of {pid}"] = command
+        places[f"environment of {pid}"] = Path(f"/proc/{pid}/environ").read_text(errors="replace")
+    leaks = [f"{what} in {place}" for place, text in places.items() for value, what in secrets.items() if value in text]
+    assert leaks == []
+
+
+def test_status_tells_versions_jobs_and_tasks(grid: LocalGrid, tmp_path: Path) -> None:
+    file = tmp_path / "status.json"
+    run = grid.play("status", "-e", f"pygrid_status_file={file}")
+    assert run.returncode == 0, run.output
+    rows = {row["node"]: row for row in json.loads(file.read_text())}
+    assert set(rows) == set(NODES)
+    assert {row["version"] for row in rows.values()} == {"0.9.5"}
+    assert {row["health"] for row in rows.values()} == {"ready"}
+    assert rows["alice-w1"]["doing"] == "idle"
+    assert run.changed == 0
+
+
+def test_passwords_are_shown_only_when_asked_for(grid: LocalGrid) -> None:
+    password = grid.identity("alice")["root_password"]
+    refused = grid.play("credentials")
+    assert refused.returncode != 0
+    assert password not in refused.output
+    assert "pygrid_show_credentials=true" in refused.output
+    shown = grid.play("credentials", "-e", "pygrid_show_credentials=true")
+    assert shown.returncode == 0, shown.output
+    assert password in shown.output
+
+
+def test_killed_processes_come_back_with_their_data_and_jobs(grid: LocalGrid) -> None:
+    """kill -9 of every node process, with a job running and another queued; then of everything at once, then deploy."""
+    grid.client("seed", "alice")
+    running = grid.client("submit", "alice", 8)["job"]
+    end = time.monotonic() + 60
+    while grid.ready("alice-w1")["state"] != "busy":
+        assert time.monotonic() < end, "the job was never started"
+        time.sleep(0.2)
+    queued = grid.client("submit", "alice", 0)["job"]
+    before = grid.client("fingerprint", "alice")
+    pids = {name: grid.pid_of(name) for name in NODES}
+    for pid in pids.values():
+        os.kill(pid, signal.SIGKILL)
+    for name, pid in pids.items():
+        grid.wait_ready(name, not_pid=pid)
+    for job in (running, queued):
+        assert grid.client("result", "alice", job, 90) == {"status": "completed", "value": 45.0}
+    after = grid.client("fingerprint", "alice")
+    assert {**after, "jobs": None} == {**before, "jobs": None}
+    assert set(after["jobs"]) == set(before["jobs"])
+
+    for pid in grid.processes():
+        os.kill(pid, signal.SIGKILL)
+    grid.deploy()
+    assert grid.client("fingerprint", "alice") == after
+    assert grid.deploy().changed == 0
+
+
+def test_killed_supervisor_leaves_no_orphans_and_deploy_heals(grid: LocalGrid) -> None:
+    """Nodes stop with their supervisor: an orphan would hold its port against the next start."""
+    pid = int((grid.home / "supervisor" / "supervisord.pid").read_text())
+    os.kill(pid, signal.SIGKILL)
+    end = time.monotonic() + 30
+    while grid.processes():
+        assert time.monotonic() < end, f"left over: {grid.processes()}"
+        time.sleep(0.2)
+    grid.deploy()
+    assert grid.deploy().changed == 0
+
+
+def test_kept_data_brings_the_same_nodes_back(grid: LocalGrid) -> None:
+    identities = {name: grid.identity(name) for name in NODES}
+    before = grid.client("fingerprint", "alice")
+    check = grid.play("remove", "--check")
+    assert check.returncode == 0, check.output
+    assert check.changed == len(NODES)
+    assert len(grid.processes()) >= len(NODES)
+    removed = grid.play("remove")
+    assert removed.returncode == 0, removed.output
+    assert grid.processes() == {}
+    assert sorted(entry.name for entry in grid.home.iterdir() if not entry.name.startswith(".")) == ["nodes"]
+    assert grid.play("remove").changed == 0
+    grid.deploy()
+    assert {name: grid.identity(name) for name in NODES} == identities
+    assert grid.client("fingerprint", "alice") == before
+    assert grid.client("peers", "net") == {"alice": "ACTIVE", "bob": "ACTIVE"}
+
+
+def test_removal_with_data_asks_and_then_leaves_nothing(grid: LocalGrid) -> None:
+    refused = grid.play("remove", "-e", "pygrid_remove_data=true")
+    assert refused.returncode != 0
+    assert "pygrid_confirm=true" in refused.output
+    assert len(grid.processes()) >= len(NODES)
+    removed = grid.play("remove", "-e", "pygrid_remove_data=true", "-e", "pygrid_confirm=true")
+    assert removed.returncode == 0, removed.output
+    assert grid.processes() == {}
+    assert not grid.home.exists()
