@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ansible_collections.openmined.pygrid.plugins.plugin_utils.report import format_status, format_summary
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.report import format_status, format_summary, status_rows
 
 
 def identity_of(variables: Mapping[str, Any] | None) -> dict[str, str]:
@@ -53,6 +53,15 @@ def domains_to_approve(
     return wanted
 
 
+def _status_rows(grid: Mapping[str, Any], hostvars: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One record for each node of the grid, from what this run has read."""
+    return list(status_rows(grid, {host: _state_of(hostvars[host]) for host in grid["nodes"]}))
+
+
+def _state_of(variables: Mapping[str, Any]) -> dict[str, Any] | None:
+    return (variables.get("__node_state") or {}).get("node")
+
+
 class FilterModule:
     """The filters of this file; each has its documentation beside it."""
 
@@ -63,5 +72,6 @@ class FilterModule:
             "worker_keys": worker_keys,
             "domains_to_approve": domains_to_approve,
             "grid_summary": format_summary,
+            "status_rows": _status_rows,
             "status_table": format_status,
         }

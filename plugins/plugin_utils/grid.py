@@ -86,11 +86,10 @@ def build_node(
         ports=ports,
         url=values.get(f"pygrid_{kind}_url") or f"http://{_url_host(address)}:{port}",
         stop_seconds=STOP_SECONDS,
-        root_email=values["pygrid_root_email"],
+        root_email=_root_email(kind, values["pygrid_name"] or host, values["pygrid_root_email"]),
         settings=settings,
         release_source=release_source,
     )
-    node.root_email = node.root_email or f"{node.name}@pygrid.example"
     if kind == "network":
         settings["auto_approve_domains"] = values["pygrid_network_auto_approve_domains"]
     elif kind == "domain":
@@ -104,6 +103,11 @@ def build_node(
         settings["pool"] = values["pygrid_worker_pool"]
         settings["orphaned_jobs"] = values["pygrid_worker_orphaned_jobs"]
     return node
+
+
+def _root_email(kind: str, name: str, given: str) -> str:
+    """Login of the root account; a Worker has none."""
+    return "" if kind == "worker" else given or f"{name}@pygrid.example"
 
 
 def build_grid(nodes: dict[str, Node], domain_networks: dict[str, str]) -> Grid:
