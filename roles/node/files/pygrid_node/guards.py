@@ -72,12 +72,14 @@ def _entry_key(service: Any, context: Any, name: str, args: tuple[Any, ...], kwa
         key = kwargs.get("peer_verify_key", args[0] if args else None)
         return str(key) if key is not None else None
     update = kwargs.get("peer_update", args[0] if args else None)
+    if update is None:
+        return None
     result = service.stash.get_by_uid(context.server.verify_key, update.id)
-    if update is None or result.is_err():
+    if result.is_err():
         return None
     peer = result.ok()
-    # A peer may move, but not take another one's name: guests choose domains by name.
-    renamed = update.to_dict().get("name", peer.name) != peer.name
+    # A peer may move, but not take another one's name: guests choose domains by name. An unset name is not text.
+    renamed = isinstance(update.name, str) and update.name != peer.name
     return None if renamed else str(peer.verify_key)
 
 
