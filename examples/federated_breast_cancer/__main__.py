@@ -14,6 +14,7 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from .story import DemoError, Story
 
@@ -38,6 +39,11 @@ def arguments() -> argparse.Namespace:
     if given.rounds < 1:
         parser.error("--rounds must be at least 1")
     return given
+
+
+def urls_of(given: argparse.Namespace) -> list[str]:
+    """Returns the URLs of all nodes."""
+    return [given.network[1], *(url for _, url, _ in given.domain)]
 
 
 def play(given: argparse.Namespace, story: Story) -> None:
@@ -75,6 +81,8 @@ def main() -> int:
         # The syft client and matplotlib write caches to wherever these point.
         for variable in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "MPLCONFIGDIR"):
             os.environ[variable] = scratch
+        for variable in ("NO_PROXY", "no_proxy"):  # the nodes are near, whatever leads to the world
+            os.environ[variable] = ",".join(urlsplit(url).hostname or "" for url in urls_of(given))
         tempfile.tempdir = scratch
         with contextlib.redirect_stdout(chatter), contextlib.redirect_stderr(chatter):
             try:

@@ -9,12 +9,15 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import requests
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, build_opener
 
 from .story import DemoError
 
 ANSWER_SECONDS = 10
+SERVICE_UNAVAILABLE = 503
+# The nodes of this demo are on this machine, whatever proxy leads to the world.
+_OPENER = build_opener(ProxyHandler({}))
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,9 @@ class DomainAddress:
 def describe_node(name: str, url: str, kind: str) -> dict[str, Any]:
     """Returns a node's public metadata. Raises DemoError when nobody, or somebody else, answers at the URL."""
     try:
-        answer = requests.get(f"{url.rstrip('/')}/api/v2/metadata", timeout=ANSWER_SECONDS)
-        answer.raise_for_status()
-        metadata = answer.json()
-    except (requests.RequestException, ValueError) as error:
-        reason = type(error).__name__
-        raise DemoError(f"{name} does not answer at {url} ({reason}); is the grid running? See `make status`") from None
+        metadata = _read(url, "/api/v2/metadata")
+    except (OSError, ValueError) as error:
+        raise DemoError(f"{name} does not answer at {url} ({error}); is the grid running? See `make status`") from None
     if metadata.get("server_type") != kind or metadata.get("name") != name:
         found = f"{metadata.get('server_type')} {metadata.get('name')}"
         raise DemoError(f"expected the {kind} {name} at {url}, found the {found}")
@@ -66,7 +66,16 @@ def describe_node(name: str, url: str, kind: str) -> dict[str, Any]:
 def attached_workers(url: str) -> list[str] | None:
     """Returns the names of the Workers a Domain says are attached, None where its health is not open to us."""
     try:
-        health = requests.get(f"{url.rstrip('/')}/healthz/ready", timeout=ANSWER_SECONDS).json()
-        return list(health["workers"]["names"])
-    except (requests.RequestException, ValueError, KeyError, TypeError):
+        return list(_read(url, "/healthz/ready")["workers"]["names"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _read(url: str, path: str) -> dict[str, Any]:
+    try:
+        with _OPENER.open(url.rstrip("/") + path, timeout=ANSWER_SECONDS) as answer:
+            return json.load(answer)
+    except HTTPError as error:
+        if error.code != SERVICE_UNAVAILABLE:
+            raise
+        return json.load(error)  # a node that is not ready says in the body why

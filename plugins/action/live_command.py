@@ -12,9 +12,6 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-#: Of the end of the output, kept for the result.
-KEPT_LINES = 20
-
 
 class ActionModule(ActionBase):
     """Display of a forked worker reaches the terminal at once; the result of a task only when the task has ended."""
@@ -24,7 +21,7 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return rc, seconds and the last lines; fail with the last line when the program fails."""
+        """Return rc and seconds; fail with the last line of the output when the program fails."""
         result = super().run(tmp, task_vars)
         _, arguments = self.validate_argument_spec(
             {
@@ -36,7 +33,7 @@ class ActionModule(ActionBase):
         if self._task.check_mode:
             return {**result, "skipped": True, "msg": "a program is not run in check mode"}
         started = time.monotonic()
-        lines: list[str] = []
+        said = "it said nothing"
         try:
             with subprocess.Popen(
                 argv,
@@ -49,13 +46,10 @@ class ActionModule(ActionBase):
             ) as program:
                 for line in program.stdout or ():
                     Display().display(line.rstrip("\n"))
-                    lines = [*lines, line.rstrip("\n")][-KEPT_LINES:]
+                    said = line.strip() or said
         except OSError as error:
             return {**result, "failed": True, "msg": f"cannot run {argv[0]}: {error.strerror}: {error.filename}"}
-        result.update(
-            changed=True, rc=program.returncode, seconds=round(time.monotonic() - started, 2), last_lines=lines
-        )
+        result.update(changed=True, rc=program.returncode, seconds=round(time.monotonic() - started, 2))
         if program.returncode != 0:
-            said = next((line for line in reversed(lines) if line.strip()), "it said nothing")
             result.update(failed=True, msg=f"{said} (exit code {program.returncode})")
         return result

@@ -52,9 +52,4 @@ seconds:
   description: How long it ran.
   returned: when it was run
   type: float
-last_lines:
-  description: The last 20 lines it wrote, standard output and standard error together.
-  returned: when it was run
-  type: list
-  elements: str
 """
