@@ -29,9 +29,9 @@ def compile_file(path: str) -> None:
         py_compile.compile(path, doraise=False, quiet=2)
 
 
-def work(positions: int, paths: list[str]) -> None:
-    """Compile the paths whose positions are read from a pipe that all processes share."""
-    while position := os.read(positions, POSITION.size):
+def work(positions: int, paths: list[str], parent: int) -> None:
+    """Compile the paths whose positions are read from a pipe that all processes share; end with the parent."""
+    while os.getppid() == parent and (position := os.read(positions, POSITION.size)):
         compile_file(paths[POSITION.unpack(position)[0]])
 
 
@@ -42,12 +42,13 @@ def main() -> int:
     root = Path(sysconfig.get_paths()["purelib"])
     paths = [str(root / line) for line in reversed(sys.stdin.read().split("\n")) if line]
     reading, writing = os.pipe()
+    parent = os.getpid()
     children = []
     for _number in range(processes):
         child = os.fork()
         if child == 0:
             os.close(writing)
-            work(reading, paths)
+            work(reading, paths, parent)
             os._exit(0)
         children.append(child)
     os.close(reading)
