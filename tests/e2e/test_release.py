@@ -84,7 +84,7 @@ class Host:
     def run(self, *options: str, nodes: int = 1, **arguments: Any) -> list[dict[str, Any]]:
         """Call the module for every node and return the results."""
         playbook = self.start(*options, nodes=nodes, **arguments)
-        output, _ = playbook.communicate(timeout=600)
+        output, _errors = playbook.communicate(timeout=600)
         found = [json.loads(path.read_text()) for path in sorted(self.results.glob("*.json"))]
         assert len(found) == nodes, output
         return found
