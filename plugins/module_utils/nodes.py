@@ -44,11 +44,21 @@ def read_health(node: NodePaths, details: bool = False, timeout_seconds: float =
     return answer
 
 
+def read_peers(node: NodePaths) -> list[dict[str, Any]] | None:
+    """The peers of a running Network or Domain with uid, name, url and status; None when it does not tell."""
+    try:
+        status, answer = request(node.control_socket, "GET", "/control/association")
+    except NodeUnavailable:
+        return None
+    return answer["peers"] if status == 200 else None
+
+
 def read_node(home: Home, name: str, manager: str, details: bool = False) -> dict[str, Any]:
     """Everything that decisions about a node are made from; holds no secret."""
     node = home.node(name)
     service = manager_for(manager, home).state(name)
     settings = read_text(node.settings)
+    health = read_health(node, details) if service.state == "running" else None
     return {
         "name": name,
         "home": str(home.root),
@@ -67,7 +77,8 @@ def read_node(home: Home, name: str, manager: str, details: bool = False) -> dic
             "exit_status": service.exit_status,
             "detail": service.detail,
         },
-        "health": read_health(node, details) if service.state == "running" else None,
+        "health": health,
+        "peers": read_peers(node) if health and health.get("kind") != "worker" else None,
     }
 
 

@@ -104,9 +104,9 @@ class Side:
         """Approve the pending requests of exactly the named Domains."""
         wanted = {domain["uid"]: domain for domain in self._parameters["domains"]}
         pending = {request["uid"] for request in self.seen()["pending"]}
-        if self._dry_run:
-            return bool(pending & set(wanted))
-        return bool(self._call("POST", "/approve", {"domains": list(wanted.values())})["approved"])
+        if not self._dry_run:
+            self._call("POST", "/approve", {"domains": list(wanted.values())})
+        return bool(pending & set(wanted))
 
     def wait_until_active(self) -> bool:
         """Ask if that was not done yet, then wait until the Network is a peer that answers."""

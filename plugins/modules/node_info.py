@@ -119,6 +119,10 @@ node:
     health:
       description: The node's own answer, null when it does not give one.
       type: dict
+    peers:
+      description: Whom a running Network or Domain is associated with (uid, name, url, status), else null.
+      type: list
+      elements: dict
 wanted:
   description: The wanted release - O(release_source) and O(packages) on this host's Python.
   returned: when O(release_source) is given
