@@ -3,7 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Regenerate the lock files of releases and of the supervisor, and the list of files a node imports.
 
-    python3 requirements/lock.py [--locks] [--imports]     both without an option; needs uv, and CPython 3.10, 3.11 and 3.12
+    python3 requirements/lock.py [--locks] [--imports]     both without an option
+
+Needs uv, and CPython 3.10, 3.11 and 3.12 on PATH.
 
 Locks hold for every supported Python on every platform. The list of imported files is one for all versions and
 Pythons; a file that a release has not is passed over, one that is missing is compiled by whoever imports it.
