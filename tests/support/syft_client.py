@@ -1,108 +1,144 @@
 # Copyright (c) OpenMined and contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A real syft client for tests; runs with a release's Python and prints its answer as JSON on the last line.
+"""A real client of a domain, in the environment that has syft: one command per line of JSON in, one answer out.
 
-    python syft_client.py peers       URL
-    python syft_client.py seed        URL IDENTITY_FILE
-    python syft_client.py fingerprint URL IDENTITY_FILE
-    python syft_client.py submit      URL IDENTITY_FILE SECONDS
-    python syft_client.py result      URL IDENTITY_FILE JOB_ID TIMEOUT_SECONDS
+Run by tests with PYGRID_TEST_PYTHON; see `runtime.Client`.
 """
 
 from __future__ import annotations
 
-import hashlib
+import importlib.util
 import json
+import os
 import sys
+import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import syft as sy
-from syft.types.uid import UID
+FUNCTION = """
+def {name}():
+    import os
+    import time
 
-DATASET = "patients"
-
-
-def login(url: str, identity_file: str) -> Any:
-    identity = json.loads(Path(identity_file).read_text())
-    return sy.login(url=url, email=identity["root_email"], password=identity["root_password"], cache=False)
+    time.sleep({seconds})
+    return {result}
+"""
 
 
-def peers(url: str) -> dict[str, str]:
-    """Domains that a guest of the Network finds, with their state."""
-    guest = sy.login_as_guest(url=url)
-    found = guest.api.services.network.get_all_peers()
-    return {peer.name: getattr(peer.ping_status, "name", "UNKNOWN") for peer in found}
+class Commands:
+    """What the tests can ask for; every method is a command."""
 
+    def __init__(self) -> None:
+        self.client: Any = None
+        self.jobs: dict[str, Any] = {}
+        self.folder = Path(tempfile.mkdtemp())
 
-def seed(url: str, identity_file: str) -> dict[str, Any]:
-    """A dataset with a small and a large (blob) asset, and a user."""
-    client = login(url, identity_file)
-    small, large = np.arange(10.0), np.random.default_rng(1).random(400_000)
-    assets = [
-        sy.Asset(name="small", data=small, mock=small * 0),
-        sy.Asset(name="large", data=large, mock=large[:10] * 0),
-    ]
-    client.upload_dataset(sy.Dataset(name=DATASET, asset_list=assets))
-    client.users.create(
-        email="grace@research.example", password="correct horse", password_verify="correct horse", name="Grace"
-    )
-    return {"sum": float(small.sum())}
+    def login(self, port: int, email: str, password: str) -> str:
+        import syft
 
+        self.client = syft.login(url="http://127.0.0.1", port=port, email=email, password=password)
+        return str(self.client.id)
 
-def fingerprint(url: str, identity_file: str) -> dict[str, Any]:
-    """Everything that has to survive: identity, users, datasets with their bytes, jobs with their results."""
-    client = login(url, identity_file)
-    datasets = {
-        str(dataset.id): {
-            asset.name: hashlib.sha256(np.ascontiguousarray(asset.data).tobytes()).hexdigest()
-            for asset in dataset.assets
+    def submit(self, name: str, seconds: float, result: str = "42") -> str:
+        import syft
+
+        path = self.folder / f"{name}.py"
+        path.write_text(FUNCTION.format(name=name, seconds=seconds, result=result))
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        self.client.code.submit(syft.syft_function()(getattr(module, name)))
+        return name
+
+    def start(self, name: str) -> str:
+        job = getattr(self.client.code, name)(blocking=False)
+        self.jobs[job.id.no_dash] = job
+        return job.id.no_dash
+
+    def status(self, job: str) -> dict[str, Any]:
+        self.jobs[job].fetch()
+        return {"status": self.jobs[job].status.value, "result": str(self.jobs[job].result)}
+
+    def wait(self, jobs: list[str], seconds: float, until: str = "") -> dict[str, dict[str, Any]]:
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                states = {job: self.status(job) for job in jobs}
+                if all(state["status"] == until or self.jobs[job].resolved for job, state in states.items()):
+                    return states
+            except Exception:  # the domain is being restarted
+                states = {}
+            if time.monotonic() > deadline:
+                return states
+            time.sleep(0.2)
+
+    def active(self) -> list[str]:
+        return [job.id.no_dash for job in self.client.api.services.job.get_active()]
+
+    def kill(self, job: str) -> str:
+        return str(self.jobs[job].kill())
+
+    def workers(self) -> list[str]:
+        return sorted(worker.name for worker in self.client.worker.get_all())
+
+    def delete_worker(self, name: str, force: bool) -> str:
+        uid = next(worker.id for worker in self.client.worker.get_all() if worker.name == name)
+        return str(self.client.worker.delete(uid, force=force))
+
+    def busy_api(self, clients: int, name: str, jobs: int) -> dict[str, Any]:
+        """Run jobs while several threads read and write through the API."""
+        stop, calls, errors, slowest = threading.Event(), [0] * clients, [], [0.0] * clients
+
+        def hammer(number: int) -> None:
+            while not stop.is_set():
+                begin = time.monotonic()
+                try:
+                    self.client.settings.update(description=f"{number} {calls[number]}")
+                    self.client.api.services.job.get_all()
+                    self.client.api.services.dataset.get_all()
+                except Exception as error:
+                    errors.append(str(error)[:300])
+                calls[number] += 3
+                slowest[number] = max(slowest[number], time.monotonic() - begin)
+
+        threads = [threading.Thread(target=hammer, args=(number,)) for number in range(clients)]
+        for thread in threads:
+            thread.start()
+        begin = time.monotonic()
+        states = self.wait([self.start(name) for _ in range(jobs)], 50)
+        seconds = time.monotonic() - begin
+        stop.set()
+        for thread in threads:
+            thread.join()
+        statuses = [state["status"] for state in states.values()]
+        return {
+            "calls": sum(calls),
+            "errors": errors,
+            "slowest": max(slowest),
+            "statuses": statuses,
+            "seconds": seconds,
         }
-        for dataset in client.datasets
-    }
-    return {
-        "id": str(client.id),
-        "verify_key": str(client.metadata.id if hasattr(client.metadata, "id") else ""),
-        "users": sorted(user.email for user in client.users),
-        "datasets": datasets,
-        "jobs": {str(job.id): job.status.value for job in client.jobs},
-    }
 
 
-def submit(url: str, identity_file: str, seconds: str) -> dict[str, str]:
-    """A job over private data that takes a while; returns without waiting for it."""
-    client = login(url, identity_file)
-    asset = next(asset for dataset in client.datasets for asset in dataset.assets if asset.name == "small")
-
-    @sy.syft_function_single_use(data=asset)
-    def slow_sum(data, seconds):  # noqa: ANN001, ANN202 - syft sends the source as it stands
-        import time
-
-        time.sleep(seconds)
-        return float(data.sum())
-
-    request = client.code.request_code_execution(slow_sum)
-    request.approve(disable_warnings=True)
-    job = client.code.slow_sum(data=asset, seconds=float(seconds), blocking=False)
-    return {"job": str(job.id)}
-
-
-def result(url: str, identity_file: str, job_id: str, timeout_seconds: str) -> dict[str, Any]:
-    """Wait for a job and read its result."""
-    client = login(url, identity_file)
-    end = time.monotonic() + float(timeout_seconds)
-    while True:
-        job = client.jobs.get(UID.from_string(job_id))
-        if job.status.value in ("completed", "errored", "interrupted") or time.monotonic() > end:
-            break
-        time.sleep(0.5)
-    value = job.result.get() if job.status.value == "completed" else None
-    return {"status": job.status.value, "value": value}
+def main() -> None:
+    """Answer commands until the input ends. Whatever syft prints goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    commands = Commands()
+    for line in sys.stdin:
+        name, options = json.loads(line)
+        try:
+            answer = {"answer": getattr(commands, name)(**options)}
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"[:1000]}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
 
 
 if __name__ == "__main__":
-    verb = {"peers": peers, "seed": seed, "fingerprint": fingerprint, "submit": submit, "result": result}[sys.argv[1]]
-    print("\n" + json.dumps(verb(*sys.argv[2:])))
+    main()
