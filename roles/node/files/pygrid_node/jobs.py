@@ -70,7 +70,7 @@ def _kill(self: Any, context: Any, job: Any) -> Any:
     )
 
 
-def _refuse_delete(self: Any, context: Any, uid: Any, force: bool = False) -> Any:
+def _refuse_delete(*_arguments: Any, **_options: Any) -> Any:
     """Upstream deletes the row, while the process goes on and comes back as a ghost without a pool."""
     from syft.types.errors import SyftException
 

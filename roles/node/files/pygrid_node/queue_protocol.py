@@ -22,6 +22,7 @@ DISCONNECT = b"0x05"
 
 HEARTBEAT_SECONDS = 2.0
 EXPIRY_SECONDS = 20.0  # a worker that was silent for so long is gone
+UNREACHABLE_SECONDS = 10.0  # the same when its connection is closed, too
 SILENCE_SECONDS = 12.0  # a domain that was silent for so long is asked again over a new connection
 
 

@@ -281,12 +281,13 @@ class Router:
                 self._send(worker.address, protocol.DISCONNECT)
                 self._forget(worker, "its key was taken off the list")
         for worker in list(self._workers.values()):
-            if now - worker.heard_at > protocol.EXPIRY_SECONDS:
+            limit = protocol.EXPIRY_SECONDS if worker.reachable else protocol.UNREACHABLE_SECONDS
+            if now - worker.heard_at > limit:
                 self._forget(worker, "it was silent for too long")
         if now >= self._next_beat:
             self._next_beat = now + protocol.HEARTBEAT_SECONDS
             for worker in self._workers.values():
-                self._send(worker.address, protocol.HEARTBEAT)
+                worker.reachable = self._send(worker.address, protocol.HEARTBEAT)
 
     def _forget(self, worker: Attached, why: str) -> None:
         log.warning("worker %s is detached: %s", worker.name, why)
