@@ -165,12 +165,13 @@ def _environment() -> dict[str, str]:
 
 # Reads one JSON request a line, runs its code, answers with the JSON of what the code assigned to `result`.
 _SHELL = """
-import io, json, os, sys, traceback
+import json, os, sys, traceback
 answers = os.fdopen(os.dup(1), "w"); os.dup2(2, 1)
+requests = os.fdopen(os.dup(0)); sys.stdin = open(os.devnull); os.dup2(sys.stdin.fileno(), 0)
 import syft as sy
 names = {"sy": sy}
 print(json.dumps({"result": sy.__version__}), file=answers, flush=True)
-for line in sys.stdin:
+for line in requests:
     request = json.loads(line)
     names.update(request["values"]); names["result"] = None
     try:
