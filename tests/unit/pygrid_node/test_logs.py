@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+
 from pygrid_node.guards import may_change_routes
 from pygrid_node.logs import LineFormatter, Redactor, UpstreamFilter, database_secrets
 

@@ -10,6 +10,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+
 from pygrid_node.errors import NodeError
 from pygrid_node.identity import Identity
 from pygrid_node.owner import check_owner, write_owner
@@ -30,7 +31,7 @@ def make_database(settings: Settings, uid: str, verify_key: str, table: str = "S
     with sqlite3.connect(settings.sqlite_file) as connection:
         connection.execute(f"create table {table} (id text, fields json)")
         fields = json.dumps({"id": uid, "verify_key": verify_key})
-        connection.execute(f"insert into {table} values (?, ?)", (uid, fields))
+        connection.execute(f"insert into {table} values (?, ?)", (uid, fields))  # noqa: S608 - the name is a test's own
 
 
 def test_nothing_there(settings: Settings) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from pygrid_node.errors import NodeError
 from pygrid_node.settings import load_settings, parse_settings
 

@@ -1,0 +1,44 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What syft finds in the environment, and what a child process does not find there any more."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from pygrid_node.environment import forget_secrets, prepare, version_numbers
+from pygrid_node.identity import Identity
+from pygrid_node.settings import parse_settings
+
+from .test_settings import document
+
+ME = Identity(uid="1" * 32, private_key="a" * 64, root_email="root@a.example", root_password="a-long-password")
+
+
+def test_prepare_and_forget(tmp_path: Path) -> None:
+    settings = parse_settings(document("network", node_directory=str(tmp_path / "alice")))
+    leftovers = {"SYFT_DB_URL": "sqlite:////old", "CONTAINER_HOST": "k8s", "DEV_MODE": "true", "PATH": "/bin"}
+    with patch.dict(os.environ, leftovers, clear=True):
+        prepare(settings, ME)
+        assert os.environ["SERVER_UID"] == ME.uid
+        assert os.environ["DEFAULT_ROOT_PASSWORD"] == ME.root_password
+        assert os.environ["HOME"] == os.environ["TMPDIR"] == str(tmp_path / "alice" / "tmp")
+        assert os.environ["PATH"] == "/bin"
+        assert not {"SYFT_DB_URL", "CONTAINER_HOST", "DEV_MODE"} & set(os.environ)
+        forget_secrets()
+        assert not {ME.private_key, ME.root_password} & set(os.environ.values())
+    assert {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "alice").iterdir()} == {
+        "data": 0o700, "run": 0o700, "tmp": 0o700,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"), [("0.9.5", (0, 9, 5)), ("0.9.5-beta.1", (0, 9, 5)), ("0.10.0", (0, 10, 0)), ("x", (0,))]
+)
+def test_version_numbers(text: str, numbers: tuple[int, ...]) -> None:
+    assert version_numbers(text) == numbers
