@@ -139,7 +139,7 @@ def run_everywhere(
         now = time.monotonic()
         if now - started > timeout_seconds:
             late = ", ".join(f"{name} ({status})" for name, status in pending.items())
-            raise DemoError(f"the job {function} did not end within {timeout_seconds:.0f} s at {late}")
+            raise DemoError(f"the job {function} did not end within {timeout_seconds:g} s at {late}")
         if now - told > PROGRESS_SECONDS:
             told = now
             waiting(", ".join(f"{name}: {status}" for name, status in pending.items()))
