@@ -1,0 +1,42 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The interface is written down once: argument_specs, with defaults that are the roles' defaults."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+ROLES = sorted(path.parents[1].name for path in CHECKOUT.glob("roles/*/meta/argument_specs.yml"))
+
+
+def options(role: str) -> dict:
+    specs = yaml.safe_load((CHECKOUT / "roles" / role / "meta" / "argument_specs.yml").read_text())["argument_specs"]
+    return {name: option for spec in specs.values() for name, option in (spec.get("options") or {}).items()}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_defaults_are_the_documented_ones(role: str) -> None:
+    defaults = yaml.safe_load((CHECKOUT / "roles" / role / "defaults" / "main.yml").read_text()) or {}
+    documented = {name: option["default"] for name, option in options(role).items() if "default" in option}
+    assert defaults == documented
+
+
+def test_each_variable_is_documented_in_one_place() -> None:
+    names = [name for role in ROLES for name in options(role)]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_every_variable_that_is_used_is_documented() -> None:
+    known = {name for role in ROLES for name in options(role)}
+    groups = {"pygrid_network", "pygrid_domain", "pygrid_worker"}
+    used = set()
+    for folder in ("roles", "playbooks", "inventories"):
+        for file in (CHECKOUT / folder).rglob("*.yml"):
+            used |= set(re.findall(r"(?<![\w.])pygrid_[a-z_]+", file.read_text()))
+    assert used - known - groups - {"pygrid_node"} == set()
