@@ -13,7 +13,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,10 @@ def net(grid: Grid) -> Node:
 
 
 @pytest.fixture(scope="module")
-def alice(grid: Grid, net: Node) -> Iterator[Node]:
+def alice(grid: Grid, net: Node) -> Node:
     node = grid.node("domain", "alice").start()
     net.wait_until_ready()
-    yield node
+    return node
 
 
 @pytest.fixture(scope="module")

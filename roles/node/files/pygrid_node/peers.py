@@ -120,7 +120,10 @@ def call_peer(
         response.raise_for_status()
     except requests.RequestException as error:
         raise NodeError(f"cannot reach {url} from this node: {_cause(error)}") from None
-    answer = _deserialize(response.content, from_bytes=True)
+    try:
+        answer = _deserialize(response.content, from_bytes=True)
+    except Exception:  # whatever the bytes of a stranger make the decoder do
+        raise NodeError(f"{url} answers, but not as a PyGrid node") from None
     if not isinstance(answer, SignedSyftAPICall) or not answer.is_valid or answer.credentials != peer.verify_key:
         raise NodeError(f"{url} answers with another key than that of {peer.name}")
     data = answer.message.data
