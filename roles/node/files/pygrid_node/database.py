@@ -33,7 +33,9 @@ def tune_sqlite() -> None:
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
     from syft.store.db import db
+    from syft.store.db.sqlite import SQLiteDBManager
 
+    SQLiteDBManager.update_settings = lambda _self: None  # type: ignore[method-assign] # _set_pragmas does it
     if not event.contains(Engine, "connect", _set_pragmas):
         event.listen(Engine, "connect", _set_pragmas)
     if db.create_engine is not _create_engine:
@@ -54,6 +56,7 @@ def _set_pragmas(connection: Any, _record: Any) -> None:
     cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.execute("PRAGMA temp_store = MEMORY")
     cursor.close()
 
 
