@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +113,7 @@ class Node:
         if not self._paths.identity.exists():
             raise PygridError(f"{self._wanted.name}: {self._paths.identity} is missing; create the identity first")
         self._make_folders()
+        self._check_settings()
         for _what, path, text in self._files():
             write_if_different(path, text)
         if self._paths.active_release() != self._wanted.release:
@@ -122,6 +125,24 @@ class Node:
             self._manager.stop(self._wanted.name, self._wanted.stop_seconds)
         self._manager.define(self._service)
         self._manager.start(self._service)
+
+    def _check_settings(self) -> None:
+        """Let the release that will read the settings judge them before they replace those of the running node."""
+        draft = self._paths.root / ".settings.json.draft"
+        write_if_different(draft, self._settings)
+        python = self._home.releases / self._wanted.release / "env" / "bin" / "python"
+        result = subprocess.run(
+            [str(python), "-m", "pygrid_node", "check", str(draft)],
+            env={"PATH": os.defpath, "HOME": str(self._paths.root / "tmp")},
+            cwd=self._paths.root,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        draft.unlink()
+        if result.returncode != 0:
+            raise PygridError(f"{self._wanted.name}: its settings are refused: {result.stderr.strip()[-500:]}")
 
     def _make_folders(self) -> None:
         ensure_home(self._home)

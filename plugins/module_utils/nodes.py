@@ -74,7 +74,6 @@ def read_node(home: Home, name: str, manager: str, details: bool = False) -> dic
             "state": service.state,
             "pid": service.pid,
             "uptime_seconds": service.uptime_seconds,
-            "exit_status": service.exit_status,
             "detail": service.detail,
         },
         "health": health,

@@ -114,7 +114,8 @@ node:
       description: A Domain's allow-list of Workers, name to public key; null without one.
       type: dict
     service:
-      description: State (V(absent), V(stopped), V(starting), V(running), V(failed)), pid, uptime_seconds, exit_status, detail.
+      description:
+        - The state (V(absent), V(stopped), V(starting), V(running), V(failing), V(failed)), pid, uptime_seconds, detail.
       type: dict
     health:
       description: The node's own answer, null when it does not give one.
@@ -163,6 +164,8 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.releases import i
 from ansible_collections.openmined.pygrid.plugins.module_utils.services import manager_for
 
 POLL_SECONDS = 0.2
+# The service manager tries again in between; the log tells why the node ends each time.
+FAILING_SECONDS = 10
 
 
 def wanted_release(home: Home, parameters: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -193,13 +196,16 @@ def wait_until_ready(home: Home, name: str, manager: str, timeout_seconds: float
     node = home.node(name)
     service = manager_for(manager, home)
     end = time.monotonic() + timeout_seconds
+    failing_since = None
     while True:
         health = read_health(node)
         if health and health.get("status") == "ready":
             return
         state = service.state(name)
-        # 78 (EX_CONFIG): the runtime refused its settings, trying again will not help
-        if state.state in ("failed", "absent", "stopped") or state.exit_status == 78:
+        # a Worker that cannot start because its Domain was still down gets a second chance
+        failing_since = (failing_since or time.monotonic()) if state.state == "failing" else None
+        hopeless = failing_since is not None and time.monotonic() - failing_since > FAILING_SECONDS
+        if hopeless or state.state in ("failed", "absent", "stopped"):
             reason = f"its service is {state.state} ({state.detail})"
             raise PygridError(f"{name} does not run: {reason}. Its log {node.log_file} ends:\n{last_log_lines(node)}")
         if time.monotonic() > end:

@@ -13,19 +13,19 @@ from typing import Protocol
 class ServiceState:
     """A node as its service manager sees it.
 
-    ``state``: ``absent`` (not defined or the manager is down), ``stopped``, ``starting``, ``running`` or ``failed``.
+    ``state``: ``absent`` (not defined or the manager is down), ``stopped``, ``starting``, ``running``, ``failing``
+    (it ended too soon and will be tried again) or ``failed`` (it will not be tried again).
     ``uptime_seconds`` and ``pid`` are only set while it runs; ``detail`` is the manager's own word.
     """
 
     state: str
     pid: int | None = None
     uptime_seconds: float | None = None
-    exit_status: int | None = None
     detail: str = ""
 
     @property
     def is_up(self) -> bool:
-        return self.state in ("running", "starting")
+        return self.state in ("running", "starting", "failing")
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ STATES = {
     "STOPPED": "stopped",
     "STARTING": "starting",
     "RUNNING": "running",
-    "BACKOFF": "starting",
+    "BACKOFF": "failing",
     "STOPPING": "running",
     "EXITED": "stopped",
     "FATAL": "failed",
@@ -125,10 +125,10 @@ class Supervisor:
             "directory": spec.directory,
             "environment": environment,
             "stop_seconds": spec.stop_seconds,
-            "log_file": spec.log_file,
+            # supervisor expands the names of log files twice (4.3.0)
+            "log_file": _escape(spec.log_file),
         }
-        # supervisor expands %(...)s in every value
-        return PROGRAM.format(**{key: str(value).replace("%", "%%") for key, value in values.items()})
+        return PROGRAM.format(**{key: _escape(value) for key, value in values.items()})
 
     def is_defined(self, spec: ServiceSpec) -> bool:
         return read_text(self._program_file(spec.name)) == self._program_text(spec)
@@ -157,9 +157,7 @@ class Supervisor:
             executable = self._executable()
             (self._root / "conf.d").mkdir(mode=0o700, parents=True, exist_ok=True)
             config = self._root / "supervisord.conf"
-            text = SUPERVISORD.format(
-                root=str(self._root).replace("%", "%%"), socket=str(self._socket).replace("%", "%%")
-            )
+            text = SUPERVISORD.format(root=_escape(self._root), socket=_escape(self._socket))
             write_if_different(config, text)
             environment = {key: os.environ[key] for key in INHERITED if key in os.environ}
             result = subprocess.run(
@@ -210,7 +208,6 @@ class Supervisor:
             state=state,
             pid=info["pid"] or None,
             uptime_seconds=float(info["now"] - info["start"]) if running else None,
-            exit_status=info["exitstatus"] if not running and info["stop"] else None,
             detail=info["spawnerr"] or info["statename"],
         )
 
@@ -262,6 +259,11 @@ class Supervisor:
             if time.monotonic() > end:
                 raise PygridError(f"{message} within {seconds:.0f} s")
             time.sleep(0.05)
+
+
+def _escape(value: Any) -> str:
+    """supervisor expands %(...)s in every value."""
+    return str(value).replace("%", "%%")
 
 
 def _is_alive(pid: int) -> bool:
