@@ -37,7 +37,8 @@ def run(settings: Settings, identity: Identity) -> int:
         settings.name, settings.log_level, [*identity.secrets(), *logs.database_secrets(settings.database_url)]
     )
     logger.info("starting %s %s (%s)", settings.kind, settings.name, identity.uid)
-    server = _build(settings, identity)
+    with environment.without_collector():
+        server = _build(settings, identity)
     logs.own_handlers()
     environment.forget_secrets()
     write_owner(settings, identity, environment.syft_version())
