@@ -100,7 +100,7 @@ class Node:
         connection.request("POST", path, body="{}", headers={"Content-Type": "application/json"})
         return json.load(connection.getresponse())
 
-    def wait_ready(self, seconds: float = 60) -> None:
+    def wait_ready(self, seconds: float = 120) -> None:
         wait_for(f"{self.name} ready, {self.log_tail()}", lambda: self.get().get("status") == "ready", seconds)
 
     def stop(self, number: int = signal.SIGTERM, seconds: float = 30) -> int:

@@ -54,12 +54,11 @@ class JobLauncher:
             os._exit(0)
         other.close()
 
-    def run(self, payload: bytes, on_start: Callable[[int], None], should_stop: Callable[[], bool]) -> str:
+    def run(self, payload: bytes, should_stop: Callable[[], bool]) -> str:
         """Run one job to its end.
 
         Args:
             payload: what `run_job` receives.
-            on_start: called with the process id before the job does anything.
             should_stop: asked twice a second; True ends the job.
 
         Returns:
@@ -71,14 +70,6 @@ class JobLauncher:
         try:
             _send(self._socket, payload)
             pid = pickle.loads(_receive(self._socket))  # noqa: S301 - from our own child, over a private socket pair
-            go = False
-            try:
-                on_start(pid)
-                go = True
-            finally:
-                _send(self._socket, b"go" if go else b"no")
-                if not go:
-                    _receive(self._socket)
             self._watch(pid, should_stop)
             return _describe(pickle.loads(_receive(self._socket)))  # noqa: S301 - as above
         except (EOFError, OSError) as error:
@@ -104,7 +95,7 @@ class JobLauncher:
 def run_upstream_job(payload: bytes) -> None:
     """What a job's process does: upstream's own function, without its two waits.
 
-    Upstream sleeps 0.5 s so that the worker can write the process id (here the job starts only after that), and its
+    Upstream sleeps 0.5 s so that the worker can write the process id into the job (here nobody needs it), and its
     monitor thread holds every finished process for up to 5 s (here the worker itself watches for a kill).
     """
     from syft.serde.deserialize import _deserialize
@@ -129,27 +120,21 @@ class _NoMonitor:
 
 
 def _launch_jobs(worker: socket.socket, run_job: Callable[[bytes], None]) -> None:
-    """The launcher's life: payload in, process id out, go in, wait status out."""
+    """The launcher's life: payload in, process id out, wait status out."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # it ends with its worker
     while True:
         payload = _receive(worker)
-        gate_out, gate_in = os.pipe()
         launcher = os.getpid()
         pid = os.fork()
         if pid == 0:
-            os.close(gate_in)
             worker.close()
-            _be_a_job(launcher, gate_out, payload, run_job)
-        os.close(gate_out)
+            _be_a_job(launcher, payload, run_job)
         _send(worker, pickle.dumps(pid))
-        if _receive(worker) == b"go":
-            os.write(gate_in, b"g")
-        os.close(gate_in)
         _send(worker, pickle.dumps(os.waitpid(pid, 0)[1]))
 
 
-def _be_a_job(launcher: int, gate: int, payload: bytes, run_job: Callable[[bytes], None]) -> None:
+def _be_a_job(launcher: int, payload: bytes, run_job: Callable[[bytes], None]) -> None:
     """Never returns."""
     status = 1
     try:
@@ -157,8 +142,7 @@ def _be_a_job(launcher: int, gate: int, payload: bytes, run_job: Callable[[bytes
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # job.kill goes by it
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000")  # the job shall go first, not its worker
-        if os.read(gate, 1) == b"g":
-            run_job(payload)
+        run_job(payload)
         status = 0
     except BaseException:
         log.exception("the job's process failed")

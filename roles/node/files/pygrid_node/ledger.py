@@ -10,6 +10,7 @@ under the lock that the domain and its workers share, so that no job is run by t
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection
 from typing import Any
 
@@ -71,14 +72,8 @@ class Ledger:
             if job is None or job.status != JobStatus.CREATED:
                 return None
             job.status, job.job_worker_id, job.updated_at = JobStatus.PROCESSING, worker_uid, DateTime.now()
+            job.job_pid = os.getpid()  # upstream refuses to kill a job without one; which one is of no matter here
             return self._jobs.update(self._verify_key, job).unwrap()
-
-    def set_pid(self, job_id: Any, pid: int) -> None:
-        """Note the process that runs the job; upstream refuses to kill a job without one."""
-        with self._lock():
-            job = self.job(job_id)
-            job.job_pid = pid
-            self._jobs.update(self._verify_key, job).unwrap()
 
     def is_terminating(self, job_id: Any) -> bool:
         """Whether somebody asked to kill the job (or deleted it)."""

@@ -244,7 +244,6 @@ class Worker:
         try:
             how = self._launcher.run(
                 _serialize(item, to_bytes=True),
-                on_start=lambda pid: self._ledger.set_pid(item.job_id, pid),
                 should_stop=lambda: self._is_terminating(item.job_id),
             )
         finally:
