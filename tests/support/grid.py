@@ -172,14 +172,14 @@ class LocalGrid:
             time.sleep(0.3)
 
     def client(self, verb: str, name: str, *arguments: object, timeout_seconds: int = 180) -> Any:
-        """Run a verb of syft_client.py against a node, with its root account where the verb needs one."""
+        """Run a verb of grid_client.py against a node, with its root account where the verb needs one."""
         work = self.root / "client"
         work.mkdir(exist_ok=True)
         account = [] if verb == "peers" else [str(self.node_file(name, "identity.json"))]
         process = subprocess.run(
             [
                 str(self.node_file(name, "current/env/bin/python")),
-                str(Path(__file__).with_name("syft_client.py")),
+                str(Path(__file__).with_name("grid_client.py")),
                 verb,
                 self.url(name),
                 *account,

@@ -1,0 +1,108 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A real syft client for tests; runs with a release's Python and prints its answer as JSON on the last line.
+
+    python grid_client.py peers       URL
+    python grid_client.py seed        URL IDENTITY_FILE
+    python grid_client.py fingerprint URL IDENTITY_FILE
+    python grid_client.py submit      URL IDENTITY_FILE SECONDS
+    python grid_client.py result      URL IDENTITY_FILE JOB_ID TIMEOUT_SECONDS
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import syft as sy
+from syft.types.uid import UID
+
+DATASET = "patients"
+
+
+def login(url: str, identity_file: str) -> Any:
+    identity = json.loads(Path(identity_file).read_text())
+    return sy.login(url=url, email=identity["root_email"], password=identity["root_password"], cache=False)
+
+
+def peers(url: str) -> dict[str, str]:
+    """Domains that a guest of the Network finds, with their state."""
+    guest = sy.login_as_guest(url=url)
+    found = guest.api.services.network.get_all_peers()
+    return {peer.name: getattr(peer.ping_status, "name", "UNKNOWN") for peer in found}
+
+
+def seed(url: str, identity_file: str) -> dict[str, Any]:
+    """A dataset with a small and a large (blob) asset, and a user."""
+    client = login(url, identity_file)
+    small, large = np.arange(10.0), np.random.default_rng(1).random(400_000)
+    assets = [
+        sy.Asset(name="small", data=small, mock=small * 0),
+        sy.Asset(name="large", data=large, mock=large[:10] * 0),
+    ]
+    client.upload_dataset(sy.Dataset(name=DATASET, asset_list=assets))
+    client.users.create(
+        email="grace@research.example", password="correct horse", password_verify="correct horse", name="Grace"
+    )
+    return {"sum": float(small.sum())}
+
+
+def fingerprint(url: str, identity_file: str) -> dict[str, Any]:
+    """Everything that has to survive: identity, users, datasets with their bytes, jobs with their results."""
+    client = login(url, identity_file)
+    datasets = {
+        str(dataset.id): {
+            asset.name: hashlib.sha256(np.ascontiguousarray(asset.data).tobytes()).hexdigest()
+            for asset in dataset.assets
+        }
+        for dataset in client.datasets
+    }
+    return {
+        "id": str(client.id),
+        "verify_key": str(client.metadata.id if hasattr(client.metadata, "id") else ""),
+        "users": sorted(user.email for user in client.users),
+        "datasets": datasets,
+        "jobs": {str(job.id): job.status.value for job in client.jobs},
+    }
+
+
+def submit(url: str, identity_file: str, seconds: str) -> dict[str, str]:
+    """A job over private data that takes a while; returns without waiting for it."""
+    client = login(url, identity_file)
+    asset = next(asset for dataset in client.datasets for asset in dataset.assets if asset.name == "small")
+
+    @sy.syft_function_single_use(data=asset)
+    def slow_sum(data, seconds):  # noqa: ANN001, ANN202 - syft sends the source as it stands
+        import time
+
+        time.sleep(seconds)
+        return float(data.sum())
+
+    request = client.code.request_code_execution(slow_sum)
+    request.approve(disable_warnings=True)
+    job = client.code.slow_sum(data=asset, seconds=float(seconds), blocking=False)
+    return {"job": str(job.id)}
+
+
+def result(url: str, identity_file: str, job_id: str, timeout_seconds: str) -> dict[str, Any]:
+    """Wait for a job and read its result."""
+    client = login(url, identity_file)
+    end = time.monotonic() + float(timeout_seconds)
+    while True:
+        job = client.jobs.get(UID.from_string(job_id))
+        if job.status.value in ("completed", "errored", "interrupted") or time.monotonic() > end:
+            break
+        time.sleep(0.5)
+    value = job.result.get() if job.status.value == "completed" else None
+    return {"status": job.status.value, "value": value}
+
+
+if __name__ == "__main__":
+    verb = {"peers": peers, "seed": seed, "fingerprint": fingerprint, "submit": submit, "result": result}[sys.argv[1]]
+    print("\n" + json.dumps(verb(*sys.argv[2:])))
