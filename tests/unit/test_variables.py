@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,3 +42,7 @@ def test_every_variable_that_is_used_is_documented() -> None:
         for file in (CHECKOUT / folder).rglob("*.yml"):
             used |= set(re.findall(r"(?<![\w.])pygrid_[a-z_]+", file.read_text()))
     assert used - known - groups - {"pygrid_node"} == set()
+
+
+def test_reference_is_up_to_date() -> None:
+    subprocess.run([sys.executable, CHECKOUT / "docs" / "reference.py", "--check"], check=True)
