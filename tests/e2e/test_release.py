@@ -169,20 +169,18 @@ def test_check_mode_says_what_would_be_done_and_does_nothing(empty_host: Host) -
     assert not empty_host.home.exists()
 
 
-def has_environment(home: Path) -> bool:
-    return any(home.glob("releases/.staging-*/env/bin/python"))
+# What lies in the grid folder when a run is to be killed: sending tools, new environment, packages, byte-code.
+MOMENTS = (
+    "tools/.staging-*",
+    "releases/.staging-*/env/bin/python",
+    "releases/.staging-*/env/lib/python*/site-packages/syft",
+    "releases/.staging-*/env/lib/python*/site-packages/syft/__pycache__/*.pyc",
+)
 
 
-def has_packages(home: Path) -> bool:
-    return any(home.glob("releases/.staging-*/env/lib/python*/site-packages/syft"))
-
-
-def is_compiling(home: Path) -> bool:
-    return any(home.glob("releases/.staging-*/env/lib/python*/site-packages/syft/__pycache__/*.pyc"))
-
-
-def is_sending_tools(home: Path) -> bool:
-    return any(home.glob("tools/.staging-*"))
+def staging(home: Path, pattern: str) -> set[str]:
+    """Return the staging folders in which a pattern is found."""
+    return {path.relative_to(home).parts[1] for path in home.glob(pattern)}
 
 
 def holders(home: Path) -> list[int]:
@@ -197,15 +195,15 @@ def holders(home: Path) -> list[int]:
 
 
 def test_a_run_that_was_killed_leaves_nothing_that_counts(empty_host: Host) -> None:
-    moments: list[Callable[[Path], bool]] = [is_sending_tools, has_environment, has_packages, is_compiling]
-    for moment in moments:
+    for moment in MOMENTS:
+        old = staging(empty_host.home, "*/.staging-*")  # of the run that was killed before
         playbook = empty_host.start(version="0.9.5", service_manager="supervisor")
-        wait_until(lambda moment=moment: moment(empty_host.home))
+        wait_until(lambda moment=moment, old=old: bool(staging(empty_host.home, moment) - old))
         module, *_children = holders(empty_host.home)
         os.kill(module, signal.SIGKILL)
-        playbook.communicate(timeout=60)
-        wait_until(lambda: not holders(empty_host.home), seconds=5)  # children do not go on unseen
-        assert not [name for name in empty_host.names() if not name.startswith(".staging-")], moment.__name__
+        playbook.communicate(timeout=120)
+        wait_until(lambda: not holders(empty_host.home), seconds=30)  # children do not go on unseen
+        assert not [name for name in empty_host.names() if not name.startswith(".staging-")], moment
     result = empty_host.release(version="0.9.5", service_manager="supervisor")
     assert result["changed"] is True
     assert empty_host.names() == [result["release"]["name"]]
@@ -216,7 +214,7 @@ def test_a_run_that_was_killed_leaves_nothing_that_counts(empty_host: Host) -> N
 
 def test_a_killed_playbook_and_the_next_one_do_not_meet(empty_host: Host) -> None:
     playbook = empty_host.start(version="0.9.5")
-    wait_until(lambda: has_packages(empty_host.home))
+    wait_until(lambda: bool(staging(empty_host.home, MOMENTS[2])))
     os.killpg(playbook.pid, signal.SIGKILL)  # the module may live on; then the next run waits for its result
     playbook.communicate(timeout=60)
     result = empty_host.release(version="0.9.5")
