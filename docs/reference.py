@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Write docs/variables.md from the roles' argument_specs, the one place where variables are documented.
 
-    python docs/reference.py          write it
-    python docs/reference.py --check  exit 1 when it is not what would be written
+python docs/reference.py          write it
+python docs/reference.py --check  exit 1 when it is not what would be written
 """
 
 from __future__ import annotations

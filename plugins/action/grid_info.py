@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
+
 from ansible_collections.openmined.pygrid.plugins.module_utils.releases import ReleaseError
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid import (
     Grid,
@@ -39,7 +40,11 @@ class ActionModule(ActionBase):
             problems.append(("inventory", "the group pygrid has no host; see inventories/local/hosts.yml for a grid"))
         if problems:
             text = "\n".join(f"  {host}: {problem}" for host, problem in dict.fromkeys(problems))
-            return {**result, "failed": True, "msg": f"The inventory has to be mended first; nothing was changed.\n{text}"}
+            return {
+                **result,
+                "failed": True,
+                "msg": f"The inventory has to be mended first; nothing was changed.\n{text}",
+            }
         return {**result, "changed": False, "grid": grid.as_data()}
 
     def _read(self, hostvars: Any, hosts: list[str], problems: list[tuple[str, str]]) -> Grid:

@@ -45,9 +45,7 @@ def domains_to_approve(
     wanted = []
     for host in hosts:
         state = hostvars[host]["__node_state"]["node"]
-        joined = any(
-            peer["status"] == "ACTIVE" and peer["url"] == grid["network_url"] for peer in state["peers"] or []
-        )
+        joined = any(peer["status"] == "ACTIVE" and peer["url"] == grid["network_url"] for peer in state["peers"] or [])
         uid = identity_of(hostvars[host]).get("uid")
         if uid and not joined:
             wanted.append({"uid": uid, "url": grid["nodes"][host]["url"]})

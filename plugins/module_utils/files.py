@@ -29,10 +29,10 @@ def write_atomic(path: Path, text: str, mode: int = 0o600) -> None:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            Path(temporary).unlink()
         raise
 
 
@@ -52,8 +52,8 @@ def link_atomic(link: Path, target: str) -> None:
     temporary = link.parent / f".{link.name}.{os.getpid()}"
     with contextlib.suppress(FileNotFoundError):
         temporary.unlink()
-    os.symlink(target, temporary)
-    os.replace(temporary, link)
+    temporary.symlink_to(target)
+    temporary.replace(link)
 
 
 def read_text(path: Path) -> str | None:
@@ -81,6 +81,6 @@ def locked(path: Path) -> Iterator[None]:
     The kernel frees the lock when its holder dies, so a killed run leaves nothing to clean up.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as stream:
+    with path.open("a", encoding="utf-8") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield

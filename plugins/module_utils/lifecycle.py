@@ -176,7 +176,7 @@ def stop_node(home: Home, name: str, manager: str, stop_seconds: int, dry_run: b
 def remove_node(
     home: Home, name: str, manager: str, stop_seconds: int, remove_data: bool, dry_run: bool
 ) -> list[Change]:
-    """Remove what a deploy created for a node; identity and data only with ``remove_data``. Returns what was removed."""
+    """Remove what a deploy created for a node, identity and data only with ``remove_data``; returns what was removed."""
     node = home.node(name)
     service = manager_for(manager, home)
     found = []

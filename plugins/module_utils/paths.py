@@ -20,7 +20,8 @@ def resolve_home(value: str | None) -> Path:
     """Turn the variable ``pygrid_home`` (may be empty, relative to ``~`` or hold ``$VAR``) into an absolute path."""
     if not value:
         return default_home()
-    return Path(os.path.abspath(os.path.expandvars(os.path.expanduser(value))))
+    # Path.resolve would follow a link that the user chose to reach his folder by
+    return Path(os.path.abspath(Path(os.path.expandvars(value)).expanduser()))  # noqa: PTH100
 
 
 @dataclass(frozen=True)

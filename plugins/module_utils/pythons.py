@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 # Requires-Python of syft 0.9 is >=3.10; its pins have no wheels for 3.13 and later (measured).
 SUPPORTED = ((3, 10), (3, 11), (3, 12))
@@ -39,7 +39,7 @@ class Interpreter:
 
 def inspect(path: str) -> Interpreter | None:
     """Ask the interpreter ``path`` (a name is looked up in PATH) for its version; None when it cannot run."""
-    found = shutil.which(os.path.expanduser(path))
+    found = shutil.which(Path(path).expanduser())
     if found is None:
         return None
     program = "import sys; print(sys.executable, *sys.version_info[:3], sep='\\n')"
@@ -71,8 +71,7 @@ def find(requested: str | None) -> tuple[Interpreter | None, str | None]:
         if interpreter.is_supported:
             return interpreter, None
         return interpreter, (
-            f"pygrid_python is {requested}, Python {interpreter.text}; syft runs on {SUPPORTED_TEXT}:"
-            " name one of these"
+            f"pygrid_python is {requested}, Python {interpreter.text}; syft runs on {SUPPORTED_TEXT}: name one of these"
         )
     interpreter = own()
     if interpreter.is_supported:

@@ -20,7 +20,7 @@ extends_documentation_fragment:
   - openmined.pygrid.attributes
 options:
   state:
-    description: What to do; V(approved) is for the Network, V(requested) and V(present) for the Domain, V(absent) for both.
+    description: V(approved) is for the Network, V(requested) and V(present) are for the Domain, V(absent) for both.
     type: str
     choices: [requested, approved, present, absent]
     default: present
@@ -28,7 +28,7 @@ options:
     description: URL under which the Domain reaches the Network. It is stored on the Domain as the route to the Network.
     type: str
   own_url:
-    description: URL under which the Network reaches this Domain. It is stored on the Network as the route to the Domain.
+    description: URL under which the Network reaches this Domain. The Network stores it as its route.
     type: str
   network_uid:
     description: Id of the Network; joining another one that answers at O(network_url) is refused.
@@ -67,6 +67,7 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.openmined.pygrid.plugins.module_utils.arguments import NODE_ARGUMENTS
 from ansible_collections.openmined.pygrid.plugins.module_utils.control import NodeUnavailable, call
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
@@ -95,7 +96,9 @@ class Side:
 
     def request(self) -> bool:
         """Ask the Network; False when it already knows this Domain under the URL that is to be stored."""
-        body = {key: self._parameters[key] for key in ("network_url", "own_url", "network_uid") if self._parameters[key]}
+        body = {
+            key: self._parameters[key] for key in ("network_url", "own_url", "network_uid") if self._parameters[key]
+        }
         if self._dry_run:
             return self._peer(self._parameters["network_uid"]) is None
         return self._call("POST", "/request", body)["status"] != "associated"

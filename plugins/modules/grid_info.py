@@ -11,10 +11,10 @@ module: grid_info
 short_description: Check the inventory and return the grid it describes
 version_added: 0.1.0
 description:
-  - Reads the groups C(pygrid_network), C(pygrid_domain) and C(pygrid_worker) and the variables C(pygrid_*) of all hosts,
-    those outside C(--limit) included, and relates the nodes to one another.
-  - Fails with every problem of every host at once - unknown variables, wrong types, unsupported versions, clashing names
-    and ports, Workers without a Domain, URLs that the other side cannot reach.
+  - Reads the groups C(pygrid_network), C(pygrid_domain) and C(pygrid_worker) and the variables C(pygrid_*) of all
+    hosts, those outside C(--limit) included, and relates the nodes to one another.
+  - Fails with every problem of every host at once - unknown variables, wrong types, unsupported versions, clashing
+    names and ports, Workers without a Domain, URLs that the other side cannot reach.
   - Runs on the controller only; no host is contacted.
 extends_documentation_fragment:
   - openmined.pygrid.attributes.info

@@ -56,7 +56,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 identity:
-  description: Public part of the identity (uid, verify_key, root_email, queue_public_key); null when it is not made yet.
+  description: Public part of the identity (uid, verify_key, root_email, queue_public_key); null before it is made.
   returned: always
   type: dict
 """
@@ -67,6 +67,7 @@ import subprocess
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.openmined.pygrid.plugins.module_utils.arguments import KINDS, NODE_ARGUMENTS
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.files import read_json

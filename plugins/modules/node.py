@@ -13,7 +13,7 @@ version_added: 0.1.0
 description:
   - Compares the release, the settings, the allow-list, the service and the running process of a node with what is
     wanted, and changes only what differs. A node whose process does not yet know its settings is restarted.
-  - It does not wait until the node is healthy, so that nodes can start side by side; M(openmined.pygrid.node_info) does.
+  - It does not wait until the node is healthy, so nodes can start side by side; M(openmined.pygrid.node_info) does.
 extends_documentation_fragment:
   - openmined.pygrid.node
   - openmined.pygrid.attributes
@@ -79,6 +79,7 @@ changes:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.openmined.pygrid.plugins.module_utils.arguments import KINDS, NODE_ARGUMENTS
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.lifecycle import (

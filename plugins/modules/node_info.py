@@ -115,7 +115,8 @@ node:
       type: dict
     service:
       description:
-        - The state (V(absent), V(stopped), V(starting), V(running), V(failing), V(failed)), pid, uptime_seconds, detail.
+        - Its state - V(absent), V(stopped), V(starting), V(running), V(failing) or V(failed) - with pid,
+          uptime_seconds and detail.
       type: dict
     health:
       description: The node's own answer, null when it does not give one.
@@ -149,6 +150,7 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.openmined.pygrid.plugins.module_utils.arguments import NODE_ARGUMENTS
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.host_checks import check_data, check_home, check_ports

@@ -63,9 +63,7 @@ def kind_of(groups: list[str]) -> tuple[str | None, str | None]:
     return None, "it is in the group pygrid, but in none of pygrid_network, pygrid_domain and pygrid_worker"
 
 
-def build_node(
-    host: str, kind: str, values: dict[str, Any], location: str, release_source: dict[str, str]
-) -> Node:
+def build_node(host: str, kind: str, values: dict[str, Any], location: str, release_source: dict[str, str]) -> Node:
     """The node that validated variables describe; ``release_source`` is the controller's part of its release."""
     address = values["pygrid_listen_address"]
     port = values[f"pygrid_{kind}_port"]

@@ -13,7 +13,7 @@ from typing import Any
 def table(rows: list[list[str]]) -> list[str]:
     """Left-aligned columns, two spaces apart; the first row is the heading."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def duration(seconds: float | None) -> str:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import difflib
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,19 @@ ROLES = Path(__file__).resolve().parents[2] / "roles"
 VALIDATED = ("type", "choices", "elements", "required", "options")
 
 
-@lru_cache(maxsize=None)
+@cache
 def role_options(role: str, entry_point: str = "main") -> dict[str, dict[str, Any]]:
     """Options of one entry point of a role, by name."""
     return _specs(role)[entry_point].get("options") or {}
 
 
-@lru_cache(maxsize=None)
+@cache
 def _specs(role: str) -> dict[str, Any]:
     text = (ROLES / role / "meta" / "argument_specs.yml").read_text(encoding="utf-8")
     return yaml.safe_load(text)["argument_specs"]
 
 
-@lru_cache(maxsize=None)
+@cache
 def all_names() -> frozenset[str]:
     """Every public variable of every role and entry point."""
     roles = [path.parents[1].name for path in ROLES.glob("*/meta/argument_specs.yml")]

@@ -91,7 +91,9 @@ def test_missing_required_variable(grid: LocalGrid) -> None:
 def test_port_in_use_by_something_else(grid: LocalGrid) -> None:
     with socket.create_server(("127.0.0.1", grid.ports["alice"])):
         said = refusal(grid)
-    assert f"alice: pygrid_domain_port is {grid.ports['alice']}, but 127.0.0.1:{grid.ports['alice']} is in use by" in said
+    assert (
+        f"alice: pygrid_domain_port is {grid.ports['alice']}, but 127.0.0.1:{grid.ports['alice']} is in use by" in said
+    )
     assert f"(process {os.getpid()}); free it or choose another port" in said
 
 

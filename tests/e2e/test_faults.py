@@ -39,6 +39,8 @@ def test_kill_callback_kills(tmp_path: Path) -> None:
     """Else every test of this kind would pass without a kill."""
     grid = LocalGrid(tmp_path / "g", first_port=17310)
     with pytest.raises(AssertionError, match="ended by itself"):
-        killed_deploy(LocalGrid(tmp_path / "x", 17320, variables={"pygrid_python": "/no"}), 10_000, tmp_path / "moments")
+        killed_deploy(
+            LocalGrid(tmp_path / "x", 17320, variables={"pygrid_python": "/no"}), 10_000, tmp_path / "moments"
+        )
     assert killed_deploy(grid, 1, tmp_path / "moments").startswith("start of:")
     assert not grid.home.exists()

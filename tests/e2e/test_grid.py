@@ -61,7 +61,7 @@ def test_nothing_listens_beyond_loopback(grid: LocalGrid) -> None:
     for pid in grid.processes():
         for entry in Path(f"/proc/{pid}/fd").iterdir():
             try:
-                target = os.readlink(entry)
+                target = str(entry.readlink())
             except OSError:
                 continue
             if target.startswith("socket:["):

@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A real syft client for tests; runs with a release's Python and prints its answer as JSON on the last line.
 
-    python grid_client.py peers       URL
-    python grid_client.py seed        URL IDENTITY_FILE
-    python grid_client.py fingerprint URL IDENTITY_FILE
-    python grid_client.py submit      URL IDENTITY_FILE SECONDS
-    python grid_client.py result      URL IDENTITY_FILE JOB_ID TIMEOUT_SECONDS
+python grid_client.py peers       URL
+python grid_client.py seed        URL IDENTITY_FILE
+python grid_client.py fingerprint URL IDENTITY_FILE
+python grid_client.py submit      URL IDENTITY_FILE SECONDS
+python grid_client.py result      URL IDENTITY_FILE JOB_ID TIMEOUT_SECONDS
 """
 
 from __future__ import annotations

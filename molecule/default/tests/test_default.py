@@ -35,7 +35,9 @@ def ask(host: Any, port: int, path: str) -> str:
 
 def test_listens_on_loopback_only(host: Any, port: int) -> None:
     assert host.socket(f"tcp://127.0.0.1:{port}").is_listening
-    assert not [name for name in host.socket.get_listening_sockets() if f"0.0.0.0:{port}" in name or f":::{port}" in name]
+    assert not [
+        name for name in host.socket.get_listening_sockets() if f"0.0.0.0:{port}" in name or f":::{port}" in name
+    ]
 
 
 def test_is_ready_in_the_wanted_version(host: Any, port: int, node: dict[str, Any]) -> None:

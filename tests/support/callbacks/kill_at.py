@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Callback for fault tests: kills ansible-playbook, with all its children, at a chosen moment of a run.
 
-Moments are counted over the whole run: each start of a task and each end of a task on a host is one. The kill is SIGKILL
-to the process group, as when a machine loses power: no handler, no clean-up. The name of the moment is written before.
+Moments are counted over the whole run: each start of a task and each end of a task on a host is one. The kill is
+SIGKILL to the process group, as when a machine loses power: no handler, no clean-up. The name of the moment is written before.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid import (
     Grid,
     Node,

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from ansible_collections.openmined.pygrid.plugins.module_utils import pythons
 from ansible_collections.openmined.pygrid.plugins.module_utils.files import (
     link_atomic,
@@ -49,7 +50,7 @@ def test_files_are_replaced_whole_and_private(tmp_path: Path) -> None:
 def test_link_flips_and_leaves_nothing(tmp_path: Path) -> None:
     link_atomic(tmp_path / "current", "one")
     link_atomic(tmp_path / "current", "two")
-    assert os.readlink(tmp_path / "current") == "two"
+    assert (tmp_path / "current").readlink() == Path("two")
     assert len(list(tmp_path.iterdir())) == 1
 
 
