@@ -43,7 +43,7 @@ def arguments() -> argparse.Namespace:
 
 def urls_of(given: argparse.Namespace) -> list[str]:
     """Returns the URLs of all nodes."""
-    return [given.network[1], *(url for _, url, _ in given.domain)]
+    return [given.network[1], *(url for _name, url, _identity in given.domain)]
 
 
 def play(given: argparse.Namespace, story: Story) -> None:

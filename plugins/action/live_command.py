@@ -23,7 +23,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return rc and seconds; fail with the last line of the output when the program fails."""
         result = super().run(tmp, task_vars)
-        _, arguments = self.validate_argument_spec(
+        _unused, arguments = self.validate_argument_spec(
             {
                 "argv": {"type": "list", "elements": "str", "required": True},
                 "chdir": {"type": "path"},

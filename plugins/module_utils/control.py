@@ -62,7 +62,7 @@ def request(
     try:
         answer = json.loads(text)
     except ValueError:
-        answer = {"detail": text[:500]}
+        answer = {"error": text[:500]}
     return status, answer if isinstance(answer, dict) else {"answer": answer}
 
 
@@ -70,5 +70,5 @@ def call(path: Path, method: str, url: str, body: Any = None, timeout_seconds: f
     """Like :func:`request`, but anything except success is a PygridError with the node's own words."""
     status, answer = request(path, method, url, body, timeout_seconds)
     if status >= 400:
-        raise PygridError(str(answer.get("detail") or answer))
+        raise PygridError(str(answer.get("error") or answer))
     return answer

@@ -1,7 +1,7 @@
 # Copyright (c) OpenMined and contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What can be known about a host before anything is changed on it; each check returns sentences, none if all is well."""
+"""What can be known of a host before anything is changed there; checks return sentences, none if all is well."""
 
 from __future__ import annotations
 

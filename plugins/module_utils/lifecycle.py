@@ -25,8 +25,8 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.homes import clea
 from ansible_collections.openmined.pygrid.plugins.module_utils.nodes import read_health
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, NodePaths
 from ansible_collections.openmined.pygrid.plugins.module_utils.releases import is_staged
-from ansible_collections.openmined.pygrid.plugins.module_utils.services import manager_for
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.base import ServiceSpec, ServiceState
+from ansible_collections.openmined.pygrid.plugins.module_utils.services.managers import manager_for
 from ansible_collections.openmined.pygrid.plugins.module_utils.settings import digest, settings_text
 
 
@@ -176,7 +176,7 @@ def stop_node(home: Home, name: str, manager: str, stop_seconds: int, dry_run: b
 def remove_node(
     home: Home, name: str, manager: str, stop_seconds: int, remove_data: bool, dry_run: bool
 ) -> list[Change]:
-    """Remove what a deploy created for a node, identity and data only with ``remove_data``; returns what was removed."""
+    """Remove what a deploy made for a node, identity and data only with ``remove_data``; returns what was removed."""
     node = home.node(name)
     service = manager_for(manager, home)
     found = []

@@ -12,7 +12,7 @@ from typing import Any
 from ansible_collections.openmined.pygrid.plugins.module_utils.control import NodeUnavailable, request
 from ansible_collections.openmined.pygrid.plugins.module_utils.files import read_json, read_text
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, NodePaths
-from ansible_collections.openmined.pygrid.plugins.module_utils.services import manager_for
+from ansible_collections.openmined.pygrid.plugins.module_utils.services.managers import manager_for
 from ansible_collections.openmined.pygrid.plugins.module_utils.settings import digest
 
 PUBLIC_IDENTITY = ("uid", "verify_key", "root_email", "queue_public_key")

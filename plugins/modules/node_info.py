@@ -163,7 +163,7 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.nodes import (
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, resolve_home
 from ansible_collections.openmined.pygrid.plugins.module_utils.pythons import find
 from ansible_collections.openmined.pygrid.plugins.module_utils.releases import is_staged, release_name
-from ansible_collections.openmined.pygrid.plugins.module_utils.services import manager_for
+from ansible_collections.openmined.pygrid.plugins.module_utils.services.managers import manager_for
 
 POLL_SECONDS = 0.2
 # The service manager tries again in between; the log tells why the node ends each time.

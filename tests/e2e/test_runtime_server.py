@@ -108,7 +108,7 @@ def test_association_is_repeatable_and_seen_by_both(joined: tuple[Node, Node]) -
     own = {"name": "net", "uid": net.uid, "kind": "network", "url": net.url, "status": "ACTIVE"}
     eventually(lambda: alice.control("GET", "/control/association")[1]["peers"] == [own], seconds=5)
     request = {"network_url": net.url, "own_url": alice.url}
-    for _ in range(2):
+    for _unused in range(2):
         assert alice.control("POST", "/control/association/request", request)[1]["status"] == "associated"
         approval = {"domains": [{"uid": alice.uid, "url": alice.url}]}
         assert net.control("POST", "/control/association/approve", approval)[1]["approved"] == [alice.uid]
@@ -134,7 +134,7 @@ result = [domains, owner.name, str(owner.user_role)]
 
 def test_guest_cannot_change_routes(joined: tuple[Node, Node], client: Client) -> None:
     """Fault 7: on a stock server each of these calls succeeds."""
-    net, _ = joined
+    net, _unused = joined
     before = _routes(net, client)
     code = """
 from syft.service.network.routes import HTTPServerRoute

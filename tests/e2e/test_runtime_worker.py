@@ -94,7 +94,7 @@ def worker_of(grid: SimpleNamespace, job: str) -> Node:
 def test_a_job_takes_little_longer_than_its_function(grid: SimpleNamespace) -> None:
     """Upstream keeps a worker for 5 to 8 seconds per job, whatever it does."""
     begin = time.monotonic()
-    for _ in range(4):
+    for _unused in range(4):
         assert completed(grid.client("wait", jobs=[grid.client("start", name="fast")], seconds=20))
     assert time.monotonic() - begin < 12
 
@@ -126,7 +126,7 @@ def test_a_stranger_gets_nothing_from_the_queue(grid: SimpleNamespace, mode: str
     rogue = subprocess.Popen(
         [syft_python(), "-c", ROGUE, url, mode, key], stdout=subprocess.PIPE, text=True, env=runtime_environment()
     )
-    jobs = [grid.client("start", name="fast") for _ in range(3)]
+    jobs = [grid.client("start", name="fast") for _unused in range(3)]
     assert rogue.communicate(timeout=30)[0] == "silence\n"
     assert completed(grid.client("wait", jobs=jobs, seconds=20))
 
@@ -135,7 +135,7 @@ def test_the_list_of_workers_is_read_again(grid: SimpleNamespace) -> None:
     first, second = grid.workers
     grid.domain.write("workers.json", {first.name: first.public["queue_public_key"]})
     wait_attached(grid, first.name, seconds=10)
-    jobs = [grid.client("start", name="fast") for _ in range(3)]
+    jobs = [grid.client("start", name="fast") for _unused in range(3)]
     assert completed(grid.client("wait", jobs=jobs, seconds=20))
     assert second.get()["attached"] is False
     allow(grid.domain, second)
@@ -147,7 +147,7 @@ def test_a_job_given_out_just_after_a_workers_death_is_done_by_another(grid: Sim
     first, second = grid.workers
     first.stop(signal.SIGKILL)
     begin = time.monotonic()
-    jobs = [grid.client("start", name="fast") for _ in range(2)]
+    jobs = [grid.client("start", name="fast") for _unused in range(2)]
     assert completed(grid.client("wait", jobs=jobs, seconds=20))
     assert time.monotonic() - begin < 20
     first.start()
@@ -177,7 +177,7 @@ def test_the_job_of_a_lost_worker_is_done_by_another(grid: SimpleNamespace) -> N
 
 def test_jobs_survive_a_restart_of_their_domain(grid: SimpleNamespace) -> None:
     """Fault 1: upstream's jobs stay `created`; here one runs and three wait while the domain is killed."""
-    jobs = [grid.client("start", name="slow") for _ in range(4)]
+    jobs = [grid.client("start", name="slow") for _unused in range(4)]
     worker_of(grid, jobs[0])
     grid.domain.stop(signal.SIGKILL)
     grid.domain.start()
@@ -232,7 +232,7 @@ def test_a_drained_worker_finishes_its_job_and_leaves(grid: SimpleNamespace) -> 
     job = grid.client("start", name="slow")
     worker = worker_of(grid, job)
     assert worker.control("/control/drain")["status"] == "draining"
-    other = [grid.client("start", name="fast") for _ in range(2)]
+    other = [grid.client("start", name="fast") for _unused in range(2)]
     assert worker.get()["state"] == "draining"
     assert worker.process is not None
     assert worker.process.wait(15) == 0

@@ -110,7 +110,7 @@ class Commands:
         for thread in threads:
             thread.start()
         begin = time.monotonic()
-        states = self.wait([self.start(name) for _ in range(jobs)], 50)
+        states = self.wait([self.start(name) for _unused in range(jobs)], 50)
         seconds = time.monotonic() - begin
         stop.set()
         for thread in threads:

@@ -19,8 +19,8 @@ HEADER = """\
 # Killed deploys
 
 Written by `make scenario S=faults`: a first deploy of the local grid is killed (SIGKILL to `ansible-playbook` and all
-its children) at the moment named, run again, and compared with an undisturbed deploy: same release, every node ready, both
-Domains active on the Network, nothing left over in the releases folder, and 0 changes by one more run.
+its children) at the moment named, run again, and compared with an undisturbed deploy: same release, every node
+ready, both Domains active on the Network, nothing left over in the releases folder, and 0 changes by one more run.
 
 | killed at | second run (s) | differences |
 |---|---|---|

@@ -4,7 +4,8 @@
 """Callback for fault tests: kills ansible-playbook, with all its children, at a chosen moment of a run.
 
 Moments are counted over the whole run: each start of a task and each end of a task on a host is one. The kill is
-SIGKILL to the process group, as when a machine loses power: no handler, no clean-up. The name of the moment is written before.
+SIGKILL to the process group, as when a machine loses power: no handler, no clean-up. The name of the moment
+is written before.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def test_scale_from_totals_is_that_of_the_pooled_data(split: learning.Split) -> 
 
 
 def test_a_feature_that_never_varies_is_not_divided_by_zero() -> None:
-    _, scale = learning.centre_and_scale([functions.feature_totals(np.full((4, 1), 7.0))])
+    _unused, scale = learning.centre_and_scale([functions.feature_totals(np.full((4, 1), 7.0))])
     assert scale == [1.0]
 
 
@@ -74,7 +74,7 @@ def test_training_goes_where_sklearn_goes(split: learning.Split) -> None:
     pooled = split.pooled()
     scaler = StandardScaler().fit(pooled.features)
     weights = [0.0] * 31
-    for _ in range(200):
+    for _unused in range(200):
         weights = functions.train_locally(
             pooled.features, pooled.labels, scaler.mean_.tolist(), scaler.scale_.tolist(), weights
         )["weights"]
@@ -87,7 +87,7 @@ def test_training_goes_where_sklearn_goes(split: learning.Split) -> None:
 def federated_accuracy(split: learning.Split, rounds: int) -> float:
     centre, scale = learning.centre_and_scale([functions.feature_totals(part.features) for part in split.private])
     weights = [0.0] * 31
-    for _ in range(rounds):
+    for _unused in range(rounds):
         weights = learning.average(
             [functions.train_locally(part.features, part.labels, centre, scale, weights) for part in split.private]
         )

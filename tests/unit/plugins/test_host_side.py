@@ -239,7 +239,7 @@ def test_secrets_of_the_caller_do_not_reach_a_service(
 def test_supervisord_starts_once_for_many_callers(supervisor: Supervisor, tmp_path: Path) -> None:
     spec = service(tmp_path, "import time; time.sleep(600)")
     supervisor.define(spec)
-    threads = [threading.Thread(target=supervisor.start, args=(spec,)) for _ in range(5)]
+    threads = [threading.Thread(target=supervisor.start, args=(spec,)) for _unused in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:

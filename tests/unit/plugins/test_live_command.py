@@ -48,7 +48,7 @@ def test_lines_are_shown_before_the_program_ends(tmp_path: Path) -> None:
 @pytest.mark.timeout(60)
 def test_a_failure_is_told_by_the_last_line(tmp_path: Path) -> None:
     with ansible(tmp_path, {"argv": ["sh", "-c", "echo working; echo the reason >&2; exit 3"]}) as run:
-        output, _ = run.communicate()
+        output, _unused = run.communicate()
     assert run.returncode != 0
     assert "the reason (exit code 3)" in output
 
@@ -56,7 +56,7 @@ def test_a_failure_is_told_by_the_last_line(tmp_path: Path) -> None:
 @pytest.mark.timeout(60)
 def test_a_missing_program_or_folder_is_named(tmp_path: Path) -> None:
     with ansible(tmp_path, {"argv": ["true"], "chdir": str(tmp_path / "nowhere")}) as run:
-        output, _ = run.communicate()
+        output, _unused = run.communicate()
     assert run.returncode != 0
     assert "cannot run true: No such file or directory" in output
     assert "nowhere" in output

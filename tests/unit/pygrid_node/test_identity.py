@@ -52,13 +52,15 @@ def test_never_overwrites(tmp_path: Path) -> None:
 def test_parallel_creation_gives_one_identity(tmp_path: Path) -> None:
     file = tmp_path / "identity.json"
     results: list[tuple[Any, bool]] = []
-    threads = [threading.Thread(target=lambda: results.append(create_identity(file, "network"))) for _ in range(8)]
+    threads = [
+        threading.Thread(target=lambda: results.append(create_identity(file, "network"))) for _unused in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len({identity.uid for identity, _ in results}) == 1
-    assert sum(created for _, created in results) == 1
+    assert len({identity.uid for identity, _unused in results}) == 1
+    assert sum(created for _unused, created in results) == 1
 
 
 def test_own_values(tmp_path: Path) -> None:
@@ -68,7 +70,7 @@ def test_own_values(tmp_path: Path) -> None:
         "root_email": "owner@hospital.example",
         "root_password": "correct horse battery",
     }
-    identity, _ = create_identity(tmp_path / "i", "domain", own)
+    identity, _unused = create_identity(tmp_path / "i", "domain", own)
     assert identity.uid == own["uid"].replace("-", "")
     assert identity.private_key == own["private_key"]
     # From RFC 8032's algorithm, computed with the reference implementation of libsodium.

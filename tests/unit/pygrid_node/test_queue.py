@@ -58,10 +58,14 @@ class Domain:
             self.url,
             *self.keys,
             AllowList(self.file),
-            on_ready=lambda worker: self.router.admit(worker),
+            on_ready=self.admit,
             on_gone=lambda worker, why: self.gone.append((worker, why)),
         )
         self.router.start()
+
+    def admit(self, worker: Attached) -> None:
+        """What a domain does when a worker has room for a job."""
+        self.router.admit(worker)
 
     def allow(self, workers: dict[str, str]) -> None:
         new = self.file.with_suffix(".new")

@@ -113,7 +113,7 @@ def members(registry: Registry) -> dict[str, int]:
 
 def test_workers_that_register_at_the_same_moment_are_all_in_the_pool(connect: Callable[[], Any]) -> None:
     """Fault 5: without the lock each reads the pool before the others have written it."""
-    registries = [Registry(connect()) for _ in range(6)]
+    registries = [Registry(connect()) for _unused in range(6)]
     together(
         *(
             lambda registry=registry, number=number: registry.register(f"w{number}", UID(), "default-pool")
@@ -126,7 +126,7 @@ def test_workers_that_register_at_the_same_moment_are_all_in_the_pool(connect: C
 
 def test_registering_again_changes_nothing(connect: Callable[[], Any]) -> None:
     registry, uid = Registry(connect()), UID()
-    for _ in range(3):
+    for _unused in range(3):
         registry.register("w1", uid, "default-pool")
     assert members(registry) == {"default-pool": 1}
     assert registry.name_of(uid) == "w1"
@@ -172,7 +172,7 @@ def test_a_made_database_is_recognised(connect: Callable[[], Any], tmp_path: Pat
 def test_every_connection_waits_for_a_lock_and_none_for_a_pool(connect: Callable[[], Any]) -> None:
     """Upstream sets this on its first connection only, and has 15 of them for 40 threads."""
     engine = connect().engine
-    connections = [engine.connect() for _ in range(30)]
+    connections = [engine.connect() for _unused in range(30)]
     for connection in connections:
         assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 30_000
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
@@ -180,7 +180,7 @@ def test_every_connection_waits_for_a_lock_and_none_for_a_pool(connect: Callable
 
 
 def test_a_job_is_claimed_by_one_worker_only(connect: Callable[[], Any], jobs: SimpleNamespace) -> None:
-    made, ledgers = jobs.add(item_status="processing"), [Ledger(connect()) for _ in range(5)]
+    made, ledgers = jobs.add(item_status="processing"), [Ledger(connect()) for _unused in range(5)]
     claims = together(*(lambda ledger=ledger: ledger.claim(made.job, UID()) for ledger in ledgers))
     assert len([claim for claim in claims if claim is not None]) == 1
     assert jobs.state(made) == ("processing", "processing")

@@ -9,10 +9,12 @@ import contextlib
 import ctypes
 import gc
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from .errors import NodeError
 from .identity import Identity
@@ -39,6 +41,18 @@ def syft_version() -> str:
     if not SUPPORTED_FROM <= numbers < SUPPORTED_BELOW:
         raise NodeError(f"syft {installed} is not supported: it must be at least 0.9.2 and below 0.10")
     return installed
+
+
+def _borrow_font_list(settings: Settings) -> None:
+    """Give matplotlib, which syft imports, the font list that staging left beside the environment: 0.7 s a first start.
+
+    A copy, because matplotlib wants to write there, and a release is not the node's to write.
+    """
+    own = settings.tmp_directory / "matplotlib"
+    staged = Path(sys.prefix).parent / "matplotlib"
+    if staged.is_dir() and not own.exists():
+        shutil.copytree(staged, own, dirs_exist_ok=True)
+    os.environ["MPLCONFIGDIR"] = str(own)
 
 
 def version_numbers(text: str) -> tuple[int, ...]:
@@ -76,6 +90,7 @@ def prepare(settings: Settings, identity: Identity) -> None:
         SERVER_NAME=settings.name,
         SERVER_UID=settings.domain.uid if settings.domain else identity.uid,
     )
+    _borrow_font_list(settings)
     if identity.private_key and identity.root_email and identity.root_password:
         os.environ.update(
             SERVER_PRIVATE_KEY=identity.private_key,

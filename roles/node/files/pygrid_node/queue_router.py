@@ -210,7 +210,7 @@ class Router:
         self._zap.send_multipart([version, request_id, status, text, key if allowed else b"", b""])
 
     def _receive_all(self) -> None:
-        for _ in range(100):
+        for _unused in range(100):
             try:
                 parts = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
-from . import http, logs
+from . import environment, http, logs
 from .environment import forget_secrets
 from .errors import NodeError
 from .identity import Identity
@@ -72,8 +72,9 @@ main = run
 
 
 def _import_syft() -> None:
-    import syft.server.server
-    import syft.service.queue.queue  # noqa: F401
+    with environment.without_collector():
+        import syft.server.server
+        import syft.service.queue.queue  # noqa: F401
 
     logs.own_handlers()
     logging.getLogger("syft.store.db.db").setLevel(logging.WARNING)  # says the database URL at each connection
