@@ -30,7 +30,7 @@ def train_locally(features, labels, centre: list, scale: list, weights: list) ->
     table = numpy.hstack([table, numpy.ones((len(table), 1))])
     truth = numpy.asarray(labels, dtype=float)
     weight = numpy.array(weights, dtype=float)
-    for _unused in range(20):
+    for _step in range(20):
         guess = 1 / (1 + numpy.exp(-numpy.clip(table @ weight, -30, 30)))
         shrink = 0.001 * numpy.append(weight[:-1], 0)
         weight = weight - 0.5 * (table.T @ (guess - truth) / len(truth) + shrink)

@@ -10,7 +10,7 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.openmined.pygrid.plugins.module_utils.releases import ReleaseError
+from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid import (
     Grid,
     build_grid,
@@ -62,7 +62,7 @@ class ActionModule(ActionBase):
                 continue
             try:
                 source = find_source(values["pygrid_version"], values["pygrid_lock_file"] or None)
-            except ReleaseError as error:
+            except PygridError as error:
                 problems.append((host, str(error)))
                 continue
             nodes[host] = build_node(host, kind, values, _location(host, hostvars[host]), source.summary())

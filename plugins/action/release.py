@@ -17,8 +17,8 @@ from typing import Any
 from ansible import constants
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.release_files import platform_tag
-from ansible_collections.openmined.pygrid.plugins.module_utils.releases import ReleaseError
 from ansible_collections.openmined.pygrid.plugins.plugin_utils import release_source
 
 MODULE = "openmined.pygrid.release"
@@ -38,7 +38,7 @@ class ActionModule(ActionBase):
         arguments.pop("source", None)
         try:
             result.update(self._stage(arguments, task_vars))
-        except ReleaseError as error:
+        except PygridError as error:
             result.update(failed=True, msg=str(error))
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)
@@ -63,7 +63,7 @@ class ActionModule(ActionBase):
             if needs["uv"]:
                 release_source.find_uv()  # or say how to get it
             if needs["uv"] and needs["platform"] != platform_tag() and not release_source.uv_is_chosen():
-                raise ReleaseError(
+                raise PygridError(
                     f"the controller's uv is built for {platform_tag()} and the host is {needs['platform']}; "
                     "set PYGRID_UV in the environment of ansible-playbook to a uv that runs on the host"
                 )

@@ -19,7 +19,10 @@ CREATED = ".created-folders.json"
 
 
 def ensure_home(home: Home) -> None:
-    """Create the home folder (mode 0700) and note which folders above it were created for it."""
+    """Create the home folder (mode 0700) and note which folders above it were created for it.
+
+    Nodes that share a host may do so at the same time.
+    """
     if home.root.is_dir():
         return
     missing = [folder for folder in home.root.parents if not folder.exists()]

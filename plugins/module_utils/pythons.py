@@ -23,6 +23,7 @@ class Interpreter:
 
     path: str
     version: tuple[int, int, int]
+    implementation: str = "cpython"
 
     @property
     def tag(self) -> str:
@@ -34,28 +35,38 @@ class Interpreter:
 
     @property
     def is_supported(self) -> bool:
-        return self.version[:2] in SUPPORTED
+        return self.implementation == "cpython" and self.version[:2] in SUPPORTED
+
+    def as_data(self) -> dict[str, str]:
+        return {"path": self.path, "version": self.text, "tag": self.tag}
 
 
 def inspect(path: str) -> Interpreter | None:
-    """Ask the interpreter ``path`` (a name is looked up in PATH) for its version; None when it cannot run."""
+    """Ask the interpreter ``path`` (a name is looked up in PATH) for its version; None when it cannot run.
+
+    A shim or a virtual environment answers with the interpreter behind it, which outlives both.
+    """
     found = shutil.which(Path(path).expanduser())
     if found is None:
         return None
-    program = "import sys; print(sys.executable, *sys.version_info[:3], sep='\\n')"
+    program = (
+        "import sys; print(getattr(sys, '_base_executable', None) or sys.executable, sys.implementation.name,"
+        " *sys.version_info[:3], sep='\\n')"
+    )
     try:
         # -I: neither the folder we are in nor the caller's environment may change the answer
         output = subprocess.run(
             [found, "-I", "-c", program], capture_output=True, text=True, timeout=20, check=True
         ).stdout.split("\n")
-        return Interpreter(output[0], (int(output[1]), int(output[2]), int(output[3])))
+        return Interpreter(output[0], (int(output[2]), int(output[3]), int(output[4])), output[1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None
 
 
 def own() -> Interpreter:
     """The interpreter that runs this module, without the virtual environment it may be in."""
-    return Interpreter(getattr(sys, "_base_executable", None) or sys.executable, sys.version_info[:3])
+    executable = getattr(sys, "_base_executable", None) or sys.executable
+    return Interpreter(executable, sys.version_info[:3], sys.implementation.name)
 
 
 def find(requested: str | None) -> tuple[Interpreter | None, str | None]:
@@ -67,11 +78,12 @@ def find(requested: str | None) -> tuple[Interpreter | None, str | None]:
     if requested:
         interpreter = inspect(requested)
         if interpreter is None:
-            return None, f"pygrid_python is {requested}, which is no Python that can be run here"
+            return None, f"pygrid_python is {requested}, which is no Python that can be run here{_usable()}"
         if interpreter.is_supported:
             return interpreter, None
         return interpreter, (
-            f"pygrid_python is {requested}, Python {interpreter.text}; syft runs on {SUPPORTED_TEXT}: name one of these"
+            f"pygrid_python is {requested}, {interpreter.implementation} {interpreter.text};"
+            f" syft runs on CPython {SUPPORTED_TEXT}{_usable()}"
         )
     interpreter = own()
     if interpreter.is_supported:
@@ -88,3 +100,11 @@ def find(requested: str | None) -> tuple[Interpreter | None, str | None]:
         f"no Python {SUPPORTED_TEXT} was found, only {found}; install one and, if it is not in PATH,"
         " set pygrid_python to its path"
     )
+
+
+def _usable() -> str:
+    """The remedy: what is there, or that something has to be installed."""
+    found = [path for path in map(shutil.which, CANDIDATES) if path]
+    if found:
+        return f"; in PATH are {', '.join(found)}"
+    return f"; install CPython {SUPPORTED_TEXT} and name it by pygrid_python"

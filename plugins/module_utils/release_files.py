@@ -20,7 +20,10 @@ import time
 from pathlib import Path
 from typing import Iterator
 
-from ansible_collections.openmined.pygrid.plugins.module_utils.releases import STAGING_PREFIX, ReleaseError
+from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
+from ansible_collections.openmined.pygrid.plugins.module_utils.homes import ensure_home
+from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home
+from ansible_collections.openmined.pygrid.plugins.module_utils.releases import STAGING_PREFIX
 
 LOCK_TIMEOUT_SECONDS = 1800
 _PR_SET_PDEATHSIG = 1
@@ -47,6 +50,7 @@ class Lock:
 def locked(home: Path) -> Iterator[Lock]:
     """Hold <home>/locks/releases.lock; wait for whoever has it."""
     folder = home / "locks"
+    make_home(home)
     make_folder(folder)
     descriptor = os.open(folder / "releases.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     started = time.monotonic()
@@ -57,7 +61,7 @@ def locked(home: Path) -> Iterator[Lock]:
                 break
             except BlockingIOError:
                 if time.monotonic() - started > LOCK_TIMEOUT_SECONDS:
-                    raise ReleaseError(
+                    raise PygridError(
                         f"another run has been holding {folder / 'releases.lock'} for more than "
                         f"{LOCK_TIMEOUT_SECONDS // 60} minutes; look for a hanging uv on this host"
                     ) from None
@@ -67,12 +71,20 @@ def locked(home: Path) -> Iterator[Lock]:
         os.close(descriptor)
 
 
+def make_home(home: Path) -> None:
+    """Create the home folder itself, with a note of what was made above it; the error is that of make_folder()."""
+    try:
+        ensure_home(Home(home))
+    except OSError:
+        make_folder(home)
+
+
 def make_folder(folder: Path) -> None:
-    """Create a folder with its parents; raises ReleaseError with the remedy when that is not allowed."""
+    """Create a folder with its parents; raises PygridError with the remedy when that is not allowed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ReleaseError(
+        raise PygridError(
             f"cannot make the folder {folder}: {error.strerror}; make it writable or set pygrid_home to one that is"
         ) from error
 
@@ -81,7 +93,7 @@ def check_writable(home: Path) -> None:
     """Refuse a grid folder that cannot be written, without changing anything."""
     folder = nearest_folder(home)
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise ReleaseError(f"cannot write below {folder}; make it writable or set pygrid_home to another folder")
+        raise PygridError(f"cannot write below {folder}; make it writable or set pygrid_home to another folder")
 
 
 def check_space(home: Path, needed_mb: int) -> None:
@@ -89,7 +101,7 @@ def check_space(home: Path, needed_mb: int) -> None:
     folder = nearest_folder(home)
     free_mb = shutil.disk_usage(folder).free // 1_000_000
     if free_mb < needed_mb:
-        raise ReleaseError(
+        raise PygridError(
             f"{folder} has {free_mb} MB of free space and a release needs about {needed_mb} MB; "
             "free some, prune old releases, or set pygrid_home to a larger file system"
         )
@@ -163,7 +175,7 @@ def unpack(archive: Path, folder: Path) -> None:
         for member in content:
             target = (root / member.name).resolve()
             if not member.isfile() or root not in target.parents:
-                raise ReleaseError(f"the controller's archive holds '{member.name}', which does not belong there")
+                raise PygridError(f"the controller's archive holds '{member.name}', which does not belong there")
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content.extractfile(member).read())
             target.chmod(0o644)

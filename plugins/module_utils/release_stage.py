@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Iterator
 
 from ansible_collections.openmined.pygrid.plugins.module_utils import release_files as files
+from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.releases import (
     SCHEMA,
-    ReleaseError,
     release_digest,
     release_name,
     releases_folder,
@@ -53,7 +53,7 @@ class Stager:
             (staging / "uv").chmod(0o755)
             found = self._call([str(staging / "uv"), "--version"], "uv from the controller does not run on this host")
             if version not in found.split():
-                raise ReleaseError(f"the controller sent '{found.strip()}' as uv {version}")
+                raise PygridError(f"the controller sent '{found.strip()}' as uv {version}")
             files.finish(staging, {"schema": SCHEMA, "version": version}, uv_folder(self.home, version))
 
     def stage_release(self, archive: Path, source: dict, packages: list, compile_what: str) -> str:
@@ -66,7 +66,7 @@ class Stager:
             files.unpack(archive, parts)
             lock = parts / "lock.txt"
             if hashlib.sha256(lock.read_bytes()).hexdigest() != source["lock_sha256"]:
-                raise ReleaseError("the lock file that arrived is not the one the controller meant; run again")
+                raise PygridError("the lock file that arrived is not the one the controller meant; run again")
         environment = self._make_environment(staging / "env")
         with self.step("packages"):
             requirements = staging / "requirements.txt"
@@ -152,7 +152,7 @@ class Stager:
         finally:
             verify.kill()
         if verify.returncode != 0:
-            raise ReleaseError(f"the new environment does not work: {_last_line(problem)}")
+            raise PygridError(f"the new environment does not work: {_last_line(problem)}")
         shutil.rmtree(scratch)
 
     def _compile(self, environment: Path, parts: Path, names: list, processes: int | None = None) -> None:
@@ -163,7 +163,7 @@ class Stager:
         child = self._start(command, stdin=subprocess.PIPE)
         _answer, problem = child.communicate("".join(f"{name}\n" for name in names))
         if child.returncode != 0:
-            raise ReleaseError(f"cannot byte-compile the new environment: {_last_line(problem)}")
+            raise PygridError(f"cannot byte-compile the new environment: {_last_line(problem)}")
 
     def _start(self, command: list, **options: object) -> subprocess.Popen:
         variables = options.pop("env", None) or files.child_environment()
@@ -177,11 +177,11 @@ class Stager:
         try:
             child = self._start(command)
         except OSError as error:
-            raise ReleaseError(f"{complaint}: {error.strerror or error}") from error
+            raise PygridError(f"{complaint}: {error.strerror or error}") from error
         answer, problem = child.communicate()
         if child.returncode != 0:
             said = _explain(problem or answer)
-            raise ReleaseError(f"{complaint}: {said}{_remedy(said)}")
+            raise PygridError(f"{complaint}: {said}{_remedy(said)}")
         return answer
 
 
@@ -226,7 +226,7 @@ def only_new(resolved: str, lock: str) -> str:
         if found:
             keep = _canonical(found.group(1)) not in known
         elif not line.startswith((" ", "#")):
-            raise ReleaseError(f"cannot check '{line.strip()}' by a hash; name packages as name==version")
+            raise PygridError(f"cannot check '{line.strip()}' by a hash; name packages as name==version")
         if keep:
             kept.append(f"{line}\n")
     return "".join(kept)

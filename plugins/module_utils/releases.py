@@ -9,26 +9,13 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 SCHEMA = 1
-SUPPORTED_PYTHONS = ((3, 10), (3, 11), (3, 12))
 STAGING_PREFIX = ".staging-"
 MANIFEST = "manifest.json"
 DIGEST_LENGTH = 12
 _RELEASE_NAME = re.compile(r"^[0-9][0-9A-Za-z.]*-[0-9a-f]{12}$")
-# A shim or a virtual environment answers with the interpreter behind it, which outlives both.
-_ASK_PYTHON = (
-    "import sys; print('%d.%d.%d' % sys.version_info[:3]); print(sys.implementation.name); "
-    "print(getattr(sys, '_base_executable', None) or sys.executable)"
-)
-
-
-class ReleaseError(Exception):
-    """A reason a person can act upon; its text is shown as it is."""
 
 
 def normal_packages(packages: list | None) -> list:
@@ -56,14 +43,6 @@ def release_name(version: str, lock_sha256: str, runtime_sha256: str, packages: 
     """Return the folder name of a release below <home>/releases."""
     digest = release_digest(version, lock_sha256, runtime_sha256, packages, python_tag)
     return f"{version}-{digest[:DIGEST_LENGTH]}"
-
-
-def python_tag(version: str | tuple | None = None) -> str:
-    """Return cp311 for 3.11.x; without an argument for the interpreter that runs this."""
-    if version is None:
-        version = sys.version_info[:2]
-    parts = version.split(".") if isinstance(version, str) else version
-    return f"cp{int(parts[0])}{int(parts[1])}"
 
 
 def releases_folder(home: str | os.PathLike) -> Path:
@@ -129,36 +108,3 @@ def releases_in_use(home: str | os.PathLike) -> dict:
         if name:
             used.setdefault(name, []).append(node)
     return used
-
-
-def inspect_python(python: str = "python3") -> dict:
-    """Return {path, version, tag} of an interpreter on this host, given by path or by name.
-
-    Raises ReleaseError when it is missing, is no CPython or has a version for which syft has no wheels.
-    """
-    path = shutil.which(os.path.expanduser(python))  # noqa: PTH111 - a plain name must stay one
-    if path is None:
-        raise ReleaseError(f"no Python called '{python}' on this host{_other_pythons()}")
-    try:
-        asked = subprocess.run(
-            [path, "-I", "-S", "-c", _ASK_PYTHON], capture_output=True, text=True, timeout=60, check=False
-        )
-        version, implementation, executable = asked.stdout.splitlines()
-    except subprocess.TimeoutExpired:
-        raise ReleaseError(f"{path} did not answer within 60 seconds{_other_pythons()}") from None
-    except OSError as error:
-        raise ReleaseError(f"{path} does not run: {error.strerror}{_other_pythons()}") from error
-    except ValueError:
-        raise ReleaseError(f"{path} is no working Python (exit code {asked.returncode}){_other_pythons()}") from None
-    supported = ", ".join(f"{major}.{minor}" for major, minor in SUPPORTED_PYTHONS)
-    if implementation != "cpython" or tuple(int(part) for part in version.split(".")[:2]) not in SUPPORTED_PYTHONS:
-        raise ReleaseError(f"{path} is {implementation} {version}; supported is CPython {supported}{_other_pythons()}")
-    return {"path": executable, "version": version, "tag": python_tag(version)}
-
-
-def _other_pythons() -> str:
-    found = [shutil.which(f"python{major}.{minor}") for major, minor in reversed(SUPPORTED_PYTHONS)]
-    usable = [path for path in found if path]
-    if usable:
-        return f"; set pygrid_python to one that is there: {', '.join(usable)}"
-    return "; install one of them and name it by pygrid_python"

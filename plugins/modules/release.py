@@ -50,9 +50,11 @@ options:
     elements: str
     default: []
   python:
-    description: Interpreter on the host, by path or name. CPython 3.10, 3.11 or 3.12.
+    description:
+      - Interpreter on the host, by path or name. CPython 3.10, 3.11 or 3.12.
+      - When empty, the one that runs Ansible's modules if it fits, else the first in PATH that does.
     type: str
-    default: python3
+    default: ""
   lock_file:
     description: Requirements file with hashes on the controller, instead of the collection's own for O(version).
     type: path
@@ -162,8 +164,9 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.openmined.pygrid.plugins.module_utils import pythons, releases
 from ansible_collections.openmined.pygrid.plugins.module_utils import release_files as files
-from ansible_collections.openmined.pygrid.plugins.module_utils import releases
+from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.release_stage import (
     Stager,
     newest_uv,
@@ -177,7 +180,7 @@ ARGUMENTS = {
     "version": {"type": "str"},
     "name": {"type": "str"},
     "packages": {"type": "list", "elements": "str", "default": []},
-    "python": {"type": "str", "default": "python3"},
+    "python": {"type": "str", "default": ""},
     "lock_file": {"type": "path"},
     "package_cache": {"type": "path"},
     "service_manager": {"type": "str", "choices": ["none", "supervisor"], "default": "none"},
@@ -199,7 +202,7 @@ def main() -> None:
             result = absent(module.params, module.check_mode)
         else:
             result = pruned(module.params, module.check_mode)
-    except releases.ReleaseError as error:
+    except PygridError as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"cannot work in {module.params['home']}: {error}")
@@ -207,15 +210,23 @@ def main() -> None:
         module.exit_json(**result)
 
 
+def find_python(params: dict) -> dict:
+    """Return path, version and tag of the Python from which releases are made on this host."""
+    interpreter, problem = pythons.find(params["python"])
+    if interpreter is None or problem:
+        raise PygridError(problem)
+    return interpreter.as_data()
+
+
 def wanted_release(params: dict, python: dict) -> dict:
     """Return the release that the parameters and the host's Python describe."""
     source = params["source"] or {}
     if "lock_sha256" not in source:
-        raise releases.ReleaseError("its action plugin did not run; call it as openmined.pygrid.release")
+        raise PygridError("its action plugin did not run; call it as openmined.pygrid.release")
     packages = releases.normal_packages(params["packages"])
     for package in packages:
         if package.startswith("-") or "\n" in package:
-            raise releases.ReleaseError(f"'{package}' is no package requirement; correct pygrid_worker_packages")
+            raise PygridError(f"'{package}' is no package requirement; correct pygrid_worker_packages")
     ingredients = (source["version"], source["lock_sha256"], source["runtime_sha256"], packages, python["tag"])
     name = releases.release_name(*ingredients)
     return {
@@ -242,7 +253,7 @@ def missing(params: dict, release: dict) -> list:
 def present(params: dict, check_mode: bool) -> dict:
     """Stage what is missing. Without the controller's files it only answers which of them are needed."""
     home = Path(params["home"])
-    python = releases.inspect_python(params["python"])
+    python = find_python(params)
     release = wanted_release(params, python)
     source = params["source"]
     result: dict = {"changed": False, "release": release, "steps": [], "removed": []}
@@ -297,14 +308,14 @@ def stage(stager: Stager, params: dict, lacks: list) -> None:
 def absent(params: dict, check_mode: bool) -> dict:
     """Remove one release that no node uses."""
     home = Path(params["home"])
-    name = params["name"] or wanted_release(params, releases.inspect_python(params["python"]))["name"]
+    name = params["name"] or wanted_release(params, find_python(params))["name"]
     if not releases.is_release_name(name):
-        raise releases.ReleaseError(f"'{name}' is no name of a release; it looks like 0.9.5-0123456789ab")
+        raise PygridError(f"'{name}' is no name of a release; it looks like 0.9.5-0123456789ab")
     if not (releases.releases_folder(home) / name).exists():
         return {"changed": False, "steps": [], "removed": []}
     nodes = releases.releases_in_use(home).get(name)
     if nodes:
-        raise releases.ReleaseError(f"release {name} is used by {', '.join(nodes)}; activate another one there first")
+        raise PygridError(f"release {name} is used by {', '.join(nodes)}; activate another one there first")
     return remove(home, [name], check_mode)
 
 

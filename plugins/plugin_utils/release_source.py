@@ -17,7 +17,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ansible_collections.openmined.pygrid.plugins.module_utils.releases import ReleaseError
+from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 
 COLLECTION = Path(__file__).resolve().parents[2]
 NODE_FILES = COLLECTION / "roles" / "node" / "files"
@@ -66,25 +66,25 @@ def runtime_sha256() -> str:
 def find_source(version: str, lock_file: str | None = None) -> ReleaseSource:
     """Return the source of a release of `version`.
 
-    lock_file: a lock of one's own on the controller. Raises ReleaseError for a version or a file that cannot be used.
+    lock_file: a lock of one's own on the controller. Raises PygridError for a version or a file that cannot be used.
     """
     version = str(version).strip()
     if lock_file:
         lock = Path(lock_file).expanduser()
         if not lock.is_file():
-            raise ReleaseError(f"the lock file {lock} is not on the controller; correct pygrid_lock_file")
+            raise PygridError(f"the lock file {lock} is not on the controller; correct pygrid_lock_file")
         if not _VERSION.match(version):
-            raise ReleaseError(f"'{version}' is no version of syft; set pygrid_version to what {lock} pins")
+            raise PygridError(f"'{version}' is no version of syft; set pygrid_version to what {lock} pins")
     else:
         lock = LOCKS / f"syft-{version}.txt"
         if version not in supported_versions():
-            raise ReleaseError(
+            raise PygridError(
                 f"version '{version}' is not supported{_why_not(version)}; "
                 f"set pygrid_version to one of {', '.join(supported_versions())}"
             )
     content = lock.read_bytes()
     if not re.search(rf"^syft=={re.escape(version)}(\s|$)".encode(), content, re.MULTILINE):
-        raise ReleaseError(f"the lock file {lock} does not pin syft=={version}; pygrid_version and the lock must agree")
+        raise PygridError(f"the lock file {lock} does not pin syft=={version}; pygrid_version and the lock must agree")
     return ReleaseSource(version, lock, hashlib.sha256(content).hexdigest(), runtime_sha256())
 
 
@@ -103,7 +103,7 @@ def supervisor_version() -> str:
     """Return the version of the supervisor that its lock pins."""
     found = re.search(r"^supervisor==(\S+)", (LOCKS / "supervisor.txt").read_text(encoding="utf-8"), re.MULTILINE)
     if not found:
-        raise ReleaseError("the collection's supervisor.txt pins no supervisor; install the collection again")
+        raise PygridError("the collection's supervisor.txt pins no supervisor; install the collection again")
     return found.group(1)
 
 
@@ -119,7 +119,7 @@ def find_uv() -> Path:
     except (ImportError, FileNotFoundError):
         found = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if found is None:
-        raise ReleaseError(
+        raise PygridError(
             f"uv is missing on the controller; install it beside Ansible: {sys.executable} -m pip install uv"
         )
     return Path(found)
@@ -135,10 +135,10 @@ def uv_version() -> str:
     """Return the version of the controller's uv; empty when there is none, for the host may have one already."""
     try:
         answer = subprocess.run([str(find_uv()), "--version"], capture_output=True, text=True, timeout=60, check=True)
-    except ReleaseError:
+    except PygridError:
         return ""
     except (OSError, subprocess.SubprocessError) as error:
-        raise ReleaseError(f"{find_uv()} does not run on the controller: {error}; install uv again") from error
+        raise PygridError(f"{find_uv()} does not run on the controller: {error}; install uv again") from error
     return answer.stdout.split()[1]
 
 

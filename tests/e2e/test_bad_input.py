@@ -101,11 +101,11 @@ def test_python_too_old(grid: LocalGrid) -> None:
     """A real older Python where the machine has one; else a program that says it is one."""
     old = grid.root / "python3.9"
     grid.root.mkdir(exist_ok=True)
-    old.write_text("#!/bin/sh\nprintf '%s\\n' /opt/python3.9 3 9 2\n")
+    old.write_text("#!/bin/sh\nprintf '%s\\n' /opt/python3.9 cpython 3 9 2\n")
     old.chmod(0o755)
     grid.variables = {"pygrid_python": str(old)}
     said = refusal(grid)
-    assert f"net: pygrid_python is {old}, Python 3.9.2; syft runs on 3.10, 3.11 or 3.12: name one of these" in said
+    assert f"net: pygrid_python is {old}, cpython 3.9.2; syft runs on CPython 3.10, 3.11 or 3.12" in said
 
 
 def test_no_such_python(grid: LocalGrid) -> None:

@@ -248,7 +248,10 @@ def test_a_lock_file_with_a_wrong_hash_is_refused(host: Host, staged: list[dict[
         ({"version": "0.10.0"}, "set pygrid_version to one of 0.9.2, 0.9.3, 0.9.5"),
         ({"version": "nonsense"}, "set pygrid_version to one of 0.9.2, 0.9.3, 0.9.5"),
         ({"version": "0.9.5", "needed_mb": 999_999_999}, "MB of free space"),
-        ({"version": "0.9.5", "python": "python-of-nobody"}, "no Python called 'python-of-nobody'"),
+        (
+            {"version": "0.9.5", "python": "python-of-nobody"},
+            "python-of-nobody, which is no Python that can be run",
+        ),
         ({"version": "0.9.5", "home": "/proc/version/grid"}, "set pygrid_home to another folder"),
         ({"version": "0.9.5", "packages": ["--index-url=x"]}, "correct pygrid_worker_packages"),
     ],

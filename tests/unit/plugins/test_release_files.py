@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.openmined.pygrid.plugins.module_utils import release_files as files
+from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.release_stage import only_new
-from ansible_collections.openmined.pygrid.plugins.module_utils.releases import ReleaseError
 from ansible_collections.openmined.pygrid.plugins.plugin_utils import release_source
 
 COLLECTION = Path(__file__).resolve().parents[3]
@@ -73,16 +73,16 @@ def test_children_die_with_a_killed_run(tmp_path: Path) -> None:
 
 def test_too_little_space_is_refused(tmp_path: Path) -> None:
     files.check_space(tmp_path / "not" / "yet", 1)
-    with pytest.raises(ReleaseError, match=r"MB of free space and a release needs about 999999999 MB; free some"):
+    with pytest.raises(PygridError, match=r"MB of free space and a release needs about 999999999 MB; free some"):
         files.check_space(tmp_path / "not" / "yet", 999_999_999)
     assert not (tmp_path / "not").exists()
 
 
 def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ReleaseError, match="pygrid_home"):
+    with pytest.raises(PygridError, match="pygrid_home"):
         files.check_writable(tmp_path / "file" / "home")
-    with pytest.raises(ReleaseError, match="pygrid_home"):
+    with pytest.raises(PygridError, match="pygrid_home"):
         files.make_folder(tmp_path / "file" / "home")
 
 
@@ -91,7 +91,7 @@ def test_an_archive_cannot_leave_its_folder(tmp_path: Path) -> None:
         member = tarfile.TarInfo("../outside")
         member.size = 1
         archive.addfile(member, io.BytesIO(b"x"))
-    with pytest.raises(ReleaseError, match="outside"):
+    with pytest.raises(PygridError, match="outside"):
         files.unpack(tmp_path / "evil.tar.gz", tmp_path / "in")
     assert not (tmp_path / "outside").exists()
 
@@ -130,17 +130,17 @@ def test_every_lock_pins_its_version_with_hashes() -> None:
     ],
 )
 def test_an_unsupported_version_names_those_that_are(version: str, reason: str) -> None:
-    with pytest.raises(ReleaseError, match=reason) as caught:
+    with pytest.raises(PygridError, match=reason) as caught:
         release_source.find_source(version)
     assert "set pygrid_version to one of 0.9.2, 0.9.3, 0.9.5" in str(caught.value)
 
 
 def test_a_lock_of_ones_own(tmp_path: Path) -> None:
     lock = tmp_path / "mine.txt"
-    with pytest.raises(ReleaseError, match="pygrid_lock_file"):
+    with pytest.raises(PygridError, match="pygrid_lock_file"):
         release_source.find_source("0.9.5", str(lock))
     lock.write_text("syft==0.9.3 --hash=sha256:00\n")
-    with pytest.raises(ReleaseError, match=r"does not pin syft==0\.9\.5"):
+    with pytest.raises(PygridError, match=r"does not pin syft==0\.9\.5"):
         release_source.find_source("0.9.5", str(lock))
     assert release_source.find_source("0.9.3", str(lock)).lock_file == lock
 
@@ -152,5 +152,5 @@ def test_only_what_the_lock_lacks_is_added() -> None:
         "typing_extensions==4.0 \\\n    --hash=sha256:ee\n"
     )
     assert only_new(resolved, lock) == "joblib==1.4 \\\n    --hash=sha256:cc\n"
-    with pytest.raises(ReleaseError, match="git\\+ssh"):
+    with pytest.raises(PygridError, match="git\\+ssh"):
         only_new("thing @ git+ssh://somewhere/thing\n", lock)

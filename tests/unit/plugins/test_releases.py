@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -62,12 +61,6 @@ def test_order_blanks_and_repetitions_of_packages_do_not_matter() -> None:
     assert one == other
 
 
-def test_python_tag() -> None:
-    assert releases.python_tag("3.11.7") == "cp311"
-    assert releases.python_tag((3, 10)) == "cp310"
-    assert releases.python_tag() == f"cp3{sys.version_info.minor}"
-
-
 @pytest.mark.parametrize(
     "name", ["..", "", ".staging-x", "0.9.5", "0.9.5-xyz", "0.9.5-0123456789ab/..", "a-0123456789ab"]
 )
@@ -102,36 +95,3 @@ def test_releases_come_by_age_and_with_their_nodes(tmp_path: Path) -> None:
     (tmp_path / "nodes" / "new").mkdir()
     assert releases.staged_releases(tmp_path) == ["0.9.5-0123456789ab", "0.9.3-0123456789ab"]
     assert releases.releases_in_use(tmp_path) == {"0.9.5-0123456789ab": ["alice", "bob"]}
-
-
-def fake_python(folder: Path, answer: str, code: int = 0) -> str:
-    path = folder / "python"
-    path.write_text(f"#!/bin/sh\nprintf '{answer}'\nexit {code}\n")
-    path.chmod(0o755)
-    return str(path)
-
-
-def test_the_interpreter_is_asked(tmp_path: Path) -> None:
-    found = releases.inspect_python(fake_python(tmp_path, "3.10.2\\ncpython\\n/usr/bin/python3.10\\n"))
-    assert found == {"path": "/usr/bin/python3.10", "version": "3.10.2", "tag": "cp310"}
-
-
-@pytest.mark.parametrize(
-    ("answer", "reason"),
-    [
-        ("3.9.18\\ncpython\\n/x\\n", "is cpython 3.9.18; supported is CPython 3.10, 3.11, 3.12"),
-        ("3.13.0\\ncpython\\n/x\\n", "is cpython 3.13.0; supported is CPython 3.10, 3.11, 3.12"),
-        ("3.11.1\\npypy\\n/x\\n", "is pypy 3.11.1"),
-        ("no such version\\n", "is no working Python"),
-    ],
-)
-def test_an_interpreter_that_will_not_do_is_refused_with_a_remedy(tmp_path: Path, answer: str, reason: str) -> None:
-    with pytest.raises(releases.ReleaseError, match=reason) as caught:
-        releases.inspect_python(fake_python(tmp_path, answer))
-    assert "pygrid_python" in str(caught.value)
-
-
-def test_an_interpreter_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", os.fspath(tmp_path))
-    with pytest.raises(releases.ReleaseError, match=r"no Python called 'python3' on this host; install one of them"):
-        releases.inspect_python("python3")
