@@ -157,7 +157,7 @@ def e2e(run: Runner) -> None:
     maker = CHECKOUT / "requirements" / "environment.py"
     if run.step("syft environment", sys.executable, maker, environment, SYFT_LOCK):
         run.environment["PYGRID_TEST_PYTHON"] = str(environment / "bin" / "python")
-        run.step("e2e", sys.executable, "-m", "pytest", "tests/e2e")
+        run.step("e2e", sys.executable, "-m", "pytest", "--durations=12", "tests/e2e")
 
 
 def molecule(run: Runner, scenario: str | None = None) -> None:

@@ -14,6 +14,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from support.grid import LocalGrid
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CACHE = CHECKOUT / ".cache"
@@ -137,3 +138,49 @@ def test_the_oldest_ansible_loads_the_collection(installed: Path, oldest_ansible
         command = ("ansible-doc", "--type", kind, "--list", "openmined.pygrid")
         shown = run(tmp_path, *command, tools=oldest_ansible, collections=installed)
         assert "UNDOCUMENTED" not in shown, shown
+
+
+SECRETS = {
+    "pygrid_uid": "6f1e2b3c4d5e4f60819293a4b5c6d7e8",
+    "pygrid_private_key": "5b" * 16 + "c4" * 16,
+    "pygrid_root_password": "a password from a vault, say",
+}
+
+
+def test_the_installed_collection_deploys_with_own_secrets(installed: Path, tmp_path: Path) -> None:
+    """A real grid from the archive; identity and password come from outside and stay out of the most verbose output."""
+    surroundings = clean_environment(tmp_path, Path(sys.executable).parent, installed)
+    grid = LocalGrid(tmp_path / "g", 17600, collection="openmined.pygrid", surroundings=surroundings)
+    grid.overrides = {"alice": SECRETS}
+    try:
+        first = grid.deploy("-vvv", "--diff")
+        secrets = [SECRETS["pygrid_private_key"], SECRETS["pygrid_root_password"]]
+        for name in ("net", "bob"):
+            secrets += [grid.identity(name)[key] for key in ("private_key", "root_password")]
+        assert [secret for secret in secrets if secret in first.output] == []
+        assert grid.deploy().changed == 0
+        assert grid.get("alice", "/api/v2/metadata")["id"] == SECRETS["pygrid_uid"]
+        assert grid.identity("alice")["root_password"] == SECRETS["pygrid_root_password"]
+        assert grid.client("seed", "alice") == {"sum": 45.0}
+    finally:
+        grid.remove()
+    assert not grid.home.exists()
+
+
+def test_the_stripped_collection_deploys_with_the_oldest_ansible(
+    stripped: Path, oldest_ansible: Path, tmp_path: Path
+) -> None:
+    """A real grid from nothing but meta, plugins, roles and playbooks, by the oldest Ansible that is promised."""
+    surroundings = clean_environment(tmp_path, oldest_ansible, stripped)
+    grid = LocalGrid(tmp_path / "g", 17610, collection="openmined.pygrid", surroundings=surroundings)
+    try:
+        fresh = grid.play("deploy", "--check", "--diff")
+        assert fresh.returncode == 0, fresh.output
+        grid.deploy()
+        assert grid.deploy().changed == 0
+        assert grid.client("peers", "net") == {"alice": "ACTIVE", "bob": "ACTIVE"}
+        assert grid.play("status").returncode == 0
+        assert grid.play("remove").returncode == 0
+    finally:
+        grid.remove()
+    assert not grid.home.exists()

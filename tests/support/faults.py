@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.grid import LocalGrid
+from support.grid import CHECKOUT, LocalGrid
 
 CALLBACKS = Path(__file__).resolve().parent / "callbacks"
 
@@ -49,7 +49,7 @@ def killed_deploy(grid: LocalGrid, moment: int, record: Path) -> str:
     record.unlink(missing_ok=True)
     process = subprocess.Popen(
         grid.command("deploy"),
-        cwd=grid.checkout,
+        cwd=CHECKOUT,
         env={**os.environ, **environment(record, moment)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -70,7 +70,7 @@ def timed_kill(grid: LocalGrid, seconds: float, record: Path) -> str:
     record.unlink(missing_ok=True)
     process = subprocess.Popen(
         grid.command("deploy"),
-        cwd=grid.checkout,
+        cwd=CHECKOUT,
         env={**os.environ, **environment(record, 0)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

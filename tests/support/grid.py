@@ -41,11 +41,16 @@ class Run:
 
 @dataclass
 class LocalGrid:
-    """The grid of ``inventories/local`` below ``root``, its ports counted from ``first_port``."""
+    """The grid of ``inventories/local`` below ``root``, its ports counted from ``first_port``.
+
+    Playbooks are those of the checkout, or with ``collection`` (its name) those of the collection that
+    ``surroundings``, the whole environment of ansible-playbook, lead to; then they are started in ``root``.
+    """
 
     root: Path
     first_port: int
-    checkout: Path = CHECKOUT
+    collection: str | None = None
+    surroundings: Mapping[str, str] | None = None
     variables: dict[str, Any] = field(default_factory=dict)
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -101,8 +106,8 @@ class LocalGrid:
         return path
 
     def command(self, playbook: str, *arguments: str) -> list[str]:
-        """The command line; ``playbook`` is a verb of the checkout or an FQCN."""
-        target = playbook if "." in playbook else str(self.checkout / "playbooks" / f"{playbook}.yml")
+        """The command line for a verb."""
+        target = f"{self.collection}.{playbook}" if self.collection else str(CHECKOUT / "playbooks" / f"{playbook}.yml")
         return ["ansible-playbook", "-i", str(self.write_inventory()), target, *arguments]
 
     def play(
@@ -112,8 +117,8 @@ class LocalGrid:
         started = time.monotonic()
         process = subprocess.run(
             self.command(playbook, *arguments),
-            cwd=self.checkout,
-            env={**os.environ, "ANSIBLE_NOCOLOR": "1", **(environment or {})},
+            cwd=self.root if self.collection else CHECKOUT,
+            env={**(self.surroundings or os.environ), "ANSIBLE_NOCOLOR": "1", **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -34,8 +34,7 @@ def test_every_moment_of_a_first_deploy(tmp_path: Path) -> None:
         whole = grid.play("deploy", environment=environment(record, 0))
         assert whole.returncode == 0, whole.output
         release = grid.ready("net")["release"]
-        all_moments = moments(record)
-        kills: list[int | float] = [*range(1, len(all_moments) + 1)]
+        kills: list[int | float] = [*telling(moments(record))]
         # In the middle of long tasks: staging, starting, joining.
         kills += [whole.seconds * part / 20 for part in range(2, 20, 2)]
         results = []
@@ -46,6 +45,18 @@ def test_every_moment_of_a_first_deploy(tmp_path: Path) -> None:
         assert [one for one in results if one.problems] == []
     finally:
         grid.remove()
+
+
+def telling(all_moments: list[str]) -> list[int]:
+    """The start of each task and its end on the first host; the ends on further hosts are much the same."""
+    seen = set()
+    chosen = []
+    for number, what in enumerate(all_moments, start=1):
+        task = what.partition(" on ")[0]
+        if task not in seen:
+            seen.add(task)
+            chosen.append(number)
+    return chosen
 
 
 def row(kill: Kill) -> str:

@@ -4,14 +4,15 @@
 """Callback for fault tests: kills ansible-playbook, with all its children, at a chosen moment of a run.
 
 Moments are counted over the whole run: each start of a task and each end of a task on a host is one. The kill is
-SIGKILL to the process group, as when a machine loses power: no handler, no clean-up. The name of the moment
-is written before.
+SIGKILL to the process group, as when a machine loses power: no handler, no clean-up. Time and name of the moment
+are written before.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class CallbackModule(CallbackBase):
     def _pass(self, what: str) -> None:
         self._moment += 1
         with self._record.open("a") as stream:
-            stream.write(f"{self._moment}\t{what}\n")
+            stream.write(f"{time.time():.3f}\t{what}\n")
         if self._moment == self._kill_at:
             os.killpg(os.getpgrp(), signal.SIGKILL)
 
