@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import syft as sy
+from syft.service.policy.policy import MixedInputPolicy, OutputPolicyExecuteCount
 from syft.types.uid import UID
 
 DATASET = "patients"
@@ -77,15 +78,18 @@ def submit(url: str, identity_file: str, seconds: str) -> dict[str, str]:
     client = login(url, identity_file)
     asset = next(asset for dataset in client.datasets for asset in dataset.assets if asset.name == "small")
 
-    @sy.syft_function_single_use(data=asset)
+    @sy.syft_function(
+        input_policy=MixedInputPolicy(data=asset, seconds=float, client=client),
+        output_policy=OutputPolicyExecuteCount(limit=1000),
+    )
     def slow_sum(data, seconds):  # noqa: ANN001, ANN202 - syft sends the source as it stands
         import time
 
         time.sleep(seconds)
         return float(data.sum())
 
-    request = client.code.request_code_execution(slow_sum)
-    request.approve(disable_warnings=True)
+    if "slow_sum" not in [code.service_func_name for code in client.code]:
+        client.code.request_code_execution(slow_sum).approve(disable_warnings=True)
     job = client.code.slow_sum(data=asset, seconds=float(seconds), blocking=False)
     return {"job": str(job.id)}
 
