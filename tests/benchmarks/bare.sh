@@ -1,7 +1,7 @@
+#!/bin/sh
 # Copyright (c) OpenMined and contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-#!/bin/sh
 # The least that can be done by hand: environment from the same lock, byte-compile, start the same five processes, wait.
 # usage: bare.sh UV PYTHON LOCK RUNTIME FOLDER   FOLDER/nodes/<name> holds settings and identities, made beforehand
 set -eu
