@@ -12,10 +12,10 @@ endif
 PLAYBOOK := .tools/deploy/bin/ansible-playbook
 CHECK := .tools/test/bin/python tests/run.py
 
-.PHONY: help deploy demo status remove test lint unit sanity e2e scenario bench lock clean deploy-tools test-tools
+.PHONY: help deploy demo status credentials remove test lint unit sanity e2e scenario bench lock clean deploy-tools test-tools
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 deploy: deploy-tools ## Bring up a grid on this machine (EXTRA="-e name=value" reaches ansible-playbook)
 	@$(PLAYBOOK) playbooks/deploy.yml $(EXTRA)
@@ -25,6 +25,9 @@ demo: deploy-tools ## Train a model over the private data of both Domains
 
 status: deploy-tools ## Show every node, its health and what its Workers do
 	@$(PLAYBOOK) playbooks/status.yml $(EXTRA)
+
+credentials: deploy-tools ## Show the root accounts: EXTRA="-e pygrid_show_credentials=true"
+	@$(PLAYBOOK) playbooks/credentials.yml $(EXTRA)
 
 remove: deploy-tools ## Take the grid away (its data too: EXTRA="-e pygrid_remove_data=true")
 	@$(PLAYBOOK) playbooks/remove.yml $(EXTRA)

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -68,23 +68,20 @@ def check_home(home: Home, needs_release: bool) -> list[str]:
     return problems
 
 
-def check_ports(address: str, ports: dict[str, int], own_ports: Iterable[int]) -> list[str]:
-    """Is each port free, unless the running node itself holds it (``own_ports``)?
+def check_ports(address: str, ports: dict[str, int], own_pid: int | None) -> list[str]:
+    """Is each port free, unless the running node itself (the process ``own_pid``) holds it?
 
     ``ports``: variable name -> number, so that the message can name what to change.
     """
     problems = []
-    mine = set(own_ports)
     for variable, port in ports.items():
-        if port in mine:
-            continue
-        reason = _why_not_bindable(address, port)
+        reason = _why_not_bindable(address, port, own_pid)
         if reason:
             problems.append(f"{variable} is {port}, but {reason}; free it or choose another port")
     return problems
 
 
-def _why_not_bindable(address: str, port: int) -> str | None:
+def _why_not_bindable(address: str, port: int, own_pid: int | None) -> str | None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         # else a connection that was just closed (TIME_WAIT) looks like a listener
@@ -92,15 +89,19 @@ def _why_not_bindable(address: str, port: int) -> str | None:
         try:
             probe.bind((address, port))
         except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return f"{address}:{port} is in use by {_holder(port) or 'another program'}"
-            return f"{address}:{port} cannot be opened: {os.strerror(error.errno or 0)}"
-    return None
+            if error.errno != errno.EADDRINUSE:
+                return f"{address}:{port} cannot be opened: {os.strerror(error.errno or 0)}"
+        else:
+            return None
+    listening = _listening_sockets(port)
+    if own_pid and listening & _sockets_of(Path("/proc") / str(own_pid)):
+        return None
+    return f"{address}:{port} is in use by {_holder(listening) or 'another program'}"
 
 
-def _holder(port: int) -> str | None:
-    """Who listens on ``port``, as far as this account may see (Linux: /proc)."""
-    inodes = set()
+def _listening_sockets(port: int) -> set[str]:
+    """The sockets that listen on ``port`` on any address, as the links in /proc/PID/fd name them."""
+    found = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
             lines = Path(table).read_text(encoding="ascii").splitlines()[1:]
@@ -109,13 +110,28 @@ def _holder(port: int) -> str | None:
         for line in lines:
             fields = line.split()
             if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:  # 0A: listening
-                inodes.add(f"socket:[{fields[9]}]")
+                found.add(f"socket:[{fields[9]}]")
+    return found
+
+
+def _sockets_of(process: Path) -> set[str]:
+    """The open sockets of a process (its folder in /proc), none when this account may not see them."""
+    found = set()
+    try:
+        for entry in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.add(os.readlink(entry))
+    except OSError:
+        return set()
+    return found
+
+
+def _holder(listening: set[str]) -> str | None:
+    """Who listens, as far as this account may see."""
     for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if any(os.readlink(entry) in inodes for entry in (process / "fd").iterdir()):
+        if listening & _sockets_of(process):
+            with contextlib.suppress(OSError):
                 return f"{(process / 'comm').read_text(encoding='utf-8').strip()} (process {process.name})"
-        except OSError:
-            continue
     return None
 
 

@@ -77,6 +77,8 @@ class Node:
         for what, path, text in self._files():
             if read_text(path) != text:
                 found.append(Change(what, read_text(path) or "", text))
+        if loose := self._loose_files():
+            found.append(Change("permissions", "".join(f"{path}\n" for path in loose), ""))
         if not self._manager.is_defined(self._service):
             found.append(Change("service", "", f"{self._service.name} is kept running\n"))
         state = self._manager.state(self._wanted.name)
@@ -91,6 +93,11 @@ class Node:
         if self._workers is not None:
             files.append(("workers", self._paths.workers, self._workers))
         return files
+
+    def _loose_files(self) -> list[Path]:
+        """What other accounts may get at though they must not; the runtime would refuse to start with it."""
+        private = (self._paths.root, self._paths.identity, self._paths.settings, self._paths.workers)
+        return [path for path in private if path.exists() and path.stat().st_mode & 0o077]
 
     def _runs_old(self, state: ServiceState) -> str:
         """Which part of what is wanted the running process does not know yet; empty when it is up to date."""
@@ -113,13 +120,15 @@ class Node:
         if not self._paths.identity.exists():
             raise PygridError(f"{self._wanted.name}: {self._paths.identity} is missing; create the identity first")
         self._make_folders()
+        for path in self._loose_files():
+            path.chmod(path.stat().st_mode & 0o700)
         self._check_settings()
         for _what, path, text in self._files():
             write_if_different(path, text)
         if self._paths.active_release() != self._wanted.release:
             link_atomic(self._paths.current, f"../../releases/{self._wanted.release}")
-        # Only the running node itself reads the allow-list, and it does so while it runs.
-        if all(change.what == "workers" for change in changes):
+        # The running node re-reads its allow-list, and permissions matter to others only.
+        if all(change.what in ("workers", "permissions") for change in changes):
             return
         if self._manager.state(self._wanted.name).is_up:
             self._manager.stop(self._wanted.name, self._wanted.stop_seconds)

@@ -81,15 +81,6 @@ def read_node(home: Home, name: str, manager: str, details: bool = False) -> dic
     }
 
 
-def listening_ports(state: dict[str, Any]) -> list[int]:
-    """The ports that the node itself holds now: those of its settings while its service is up."""
-    settings = state["settings"]
-    if not settings or state["service"]["state"] not in ("running", "starting"):
-        return []
-    ports = [settings.get("listen", {}).get("port"), settings.get("queue", {}).get("port")]
-    return [port for port in ports if port]
-
-
 def last_log_lines(node: NodePaths, count: int = 8) -> str:
     """The end of the node's log, for an error message (the runtime never writes secrets into it)."""
     text = read_text(node.log_file) or ""

@@ -156,7 +156,6 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.errors import Pyg
 from ansible_collections.openmined.pygrid.plugins.module_utils.host_checks import check_data, check_home, check_ports
 from ansible_collections.openmined.pygrid.plugins.module_utils.nodes import (
     last_log_lines,
-    listening_ports,
     read_health,
     read_node,
 )
@@ -188,7 +187,7 @@ def find_problems(home: Home, state: dict[str, Any], wanted: dict[str, Any], par
     version = (parameters["release_source"] or {}).get("version", "")
     return [
         *check_home(home, needs_release=not wanted.get("staged")),
-        *check_ports(parameters["address"], ports, listening_ports(state)),
+        *check_ports(parameters["address"], ports, state["service"]["pid"]),
         *check_data(home.node(state["name"]), version, parameters["uid"] or None),
     ]
 

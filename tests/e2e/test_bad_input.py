@@ -98,7 +98,7 @@ def test_port_in_use_by_something_else(grid: LocalGrid) -> None:
 
 
 def test_python_too_old(grid: LocalGrid) -> None:
-    """A real older Python where the machine has one; else a program that says it is one."""
+    """A program that answers as Python 3.9 does: few machines have a real one any more."""
     old = grid.root / "python3.9"
     grid.root.mkdir(exist_ok=True)
     old.write_text("#!/bin/sh\nprintf '%s\\n' /opt/python3.9 cpython 3 9 2\n")

@@ -169,6 +169,20 @@ def test_killed_supervisor_leaves_no_orphans_and_deploy_heals(grid: LocalGrid) -
     assert grid.deploy().changed == 0
 
 
+def test_what_was_damaged_by_hand_is_mended(grid: LocalGrid) -> None:
+    """A lost link, a cut settings file, an emptied allow-list, an identity that others may read."""
+    pid = grid.pid_of("net")
+    grid.node_file("alice", "current").unlink()
+    grid.node_file("bob", "settings.json").write_text("{")
+    grid.node_file("bob", "workers.json").write_text("{}")
+    grid.node_file("net", "identity.json").chmod(0o644)
+    mended = grid.deploy()
+    assert mended.recap == {"net": 1, "alice": 1, "bob": 1, "alice-w1": 0, "bob-w1": 0}
+    assert grid.pid_of("net") == pid, "permissions are no reason to restart"
+    assert stat.S_IMODE(grid.node_file("net", "identity.json").stat().st_mode) == 0o600
+    assert grid.deploy().changed == 0
+
+
 def test_kept_data_brings_the_same_nodes_back(grid: LocalGrid) -> None:
     identities = {name: grid.identity(name) for name in NODES}
     before = grid.client("fingerprint", "alice")

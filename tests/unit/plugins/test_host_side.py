@@ -114,14 +114,14 @@ def test_home_from_variable_and_environment(monkeypatch: pytest.MonkeyPatch, tmp
 def test_own_port_is_no_clash_and_a_strangers_is(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert check_ports("127.0.0.1", {"pygrid_domain_port": port}, own_ports=[port]) == []
-        (problem,) = check_ports("127.0.0.1", {"pygrid_domain_port": port}, own_ports=[])
+        assert check_ports("127.0.0.1", {"pygrid_domain_port": port}, own_pid=os.getpid()) == []
+        (problem,) = check_ports("127.0.0.1", {"pygrid_domain_port": port}, own_pid=None)
     assert f"(process {os.getpid()})" in problem
-    assert check_ports("127.0.0.1", {"pygrid_domain_port": port}, own_ports=[]) == []
+    assert check_ports("127.0.0.1", {"pygrid_domain_port": port}, own_pid=None) == []
 
 
 def test_address_of_another_host(tmp_path: Path) -> None:
-    (problem,) = check_ports("192.0.2.1", {"pygrid_domain_port": 5000}, own_ports=[])
+    (problem,) = check_ports("192.0.2.1", {"pygrid_domain_port": 5000}, own_pid=None)
     assert "cannot be opened" in problem
 
 
