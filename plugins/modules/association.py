@@ -83,6 +83,7 @@ class Side:
         self._node = node
         self._parameters = parameters
         self._dry_run = dry_run
+        self._network_uid: str | None = None
 
     def _call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         return call(self._node.control_socket, method, f"/control/association{path}", body)
@@ -101,7 +102,9 @@ class Side:
         }
         if self._dry_run:
             return self._peer(self._parameters["network_uid"]) is None
-        return self._call("POST", "/request", body)["status"] != "associated"
+        answer = self._call("POST", "/request", body)
+        self._network_uid = answer["network"]["uid"]
+        return answer["status"] != "associated"
 
     def approve(self) -> bool:
         """Approve the pending requests of exactly the named Domains."""
@@ -113,22 +116,24 @@ class Side:
 
     def wait_until_active(self) -> bool:
         """Ask if that was not done yet, then wait until the Network is a peer that answers."""
-        uid = self._parameters["network_uid"]
         changed = self.request()
         end = time.monotonic() + self._parameters["timeout_seconds"]
         while not self._dry_run:
-            peer = self._peer(uid)
+            peer = self._peer(self._network_uid)
             if peer and peer["status"] == "ACTIVE":
                 break
             if time.monotonic() > end:
-                state = f"the Network is {peer['status']}" if peer else "the request is not approved"
-                raise PygridError(
-                    f"{self._node.name} is not joined after {self._parameters['timeout_seconds']} s: {state}."
-                    f" Is {self._parameters['network_url']} reachable from this host, and"
-                    f" {self._parameters['own_url']} from the Network's?"
-                )
+                raise PygridError(self._why_not(peer))
             time.sleep(POLL_SECONDS)
         return changed
+
+    def _why_not(self, peer: dict[str, Any] | None) -> str:
+        network, own = self._parameters["network_url"], self._parameters["own_url"]
+        return (
+            f"not joined to {network} after {self._parameters['timeout_seconds']} s:"
+            f" seen from here the Network is {peer['status'] if peer else 'unknown'}."
+            f" Has the Network's owner approved the Domain, and is {own} reachable from the Network's host?"
+        )
 
     def leave(self) -> bool:
         """Forget the peer on this side."""
@@ -155,7 +160,7 @@ def main() -> None:
         },
         required_if=[
             ("state", "requested", ("network_url", "own_url")),
-            ("state", "present", ("network_url", "own_url", "network_uid")),
+            ("state", "present", ("network_url", "own_url")),
             ("state", "absent", ("peer_uid",)),
         ],
         supports_check_mode=True,
