@@ -184,3 +184,36 @@ def test_the_stripped_collection_deploys_with_the_oldest_ansible(
     finally:
         grid.remove()
     assert not grid.home.exists()
+
+
+# As the README shows it.
+OWN_PLAYS = """
+- hosts: pygrid
+  gather_facts: false
+  roles: [openmined.pygrid.node]
+- hosts: pygrid_network
+  gather_facts: false
+  roles: [openmined.pygrid.network]
+- hosts: pygrid_domain
+  gather_facts: false
+  roles: [openmined.pygrid.domain]
+- hosts: pygrid_worker
+  gather_facts: false
+  roles: [openmined.pygrid.worker]
+"""
+
+
+def test_roles_in_plays_of_ones_own(tmp_path: Path) -> None:
+    """The roles by their names bring up the same grid as deploy.yml, and find nothing to do afterwards."""
+    grid = LocalGrid(tmp_path / "g", 17620)
+    playbook = tmp_path / "own.yml"
+    playbook.write_text(OWN_PLAYS)
+    try:
+        first = grid.play(str(playbook))
+        assert first.returncode == 0, first.output
+        assert grid.play(str(playbook)).changed == 0
+        assert grid.deploy().changed == 0
+        assert grid.ready("bob")["workers"]["names"] == ["bob-w1"]
+        assert grid.client("peers", "net") == {"alice": "ACTIVE", "bob": "ACTIVE"}
+    finally:
+        grid.remove()

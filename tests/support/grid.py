@@ -106,8 +106,9 @@ class LocalGrid:
         return path
 
     def command(self, playbook: str, *arguments: str) -> list[str]:
-        """The command line for a verb."""
+        """The command line for a verb, or for a playbook of one's own (a path)."""
         target = f"{self.collection}.{playbook}" if self.collection else str(CHECKOUT / "playbooks" / f"{playbook}.yml")
+        target = playbook if playbook.endswith(".yml") else target
         return ["ansible-playbook", "-i", str(self.write_inventory()), target, *arguments]
 
     def play(
