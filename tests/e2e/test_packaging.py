@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -142,7 +143,7 @@ def test_the_oldest_ansible_loads_the_collection(installed: Path, oldest_ansible
 
 SECRETS = {
     "pygrid_uid": "6f1e2b3c4d5e4f60819293a4b5c6d7e8",
-    "pygrid_private_key": "5b" * 16 + "c4" * 16,
+    "pygrid_private_key": secrets.token_hex(32),
     "pygrid_root_password": "a password from a vault, say",
 }
 
@@ -154,10 +155,10 @@ def test_the_installed_collection_deploys_with_own_secrets(installed: Path, tmp_
     grid.overrides = {"alice": SECRETS}
     try:
         first = grid.deploy("-vvv", "--diff")
-        secrets = [SECRETS["pygrid_private_key"], SECRETS["pygrid_root_password"]]
+        values = [SECRETS["pygrid_private_key"], SECRETS["pygrid_root_password"]]
         for name in ("net", "bob"):
-            secrets += [grid.identity(name)[key] for key in ("private_key", "root_password")]
-        assert [secret for secret in secrets if secret in first.output] == []
+            values += [grid.identity(name)[key] for key in ("private_key", "root_password")]
+        assert [value for value in values if value in first.output] == []
         assert grid.deploy().changed == 0
         assert grid.get("alice", "/api/v2/metadata")["id"] == SECRETS["pygrid_uid"]
         assert grid.identity("alice")["root_password"] == SECRETS["pygrid_root_password"]
