@@ -79,7 +79,7 @@ def test_the_readme_from_the_first_line_to_the_last(user: User) -> None:
         deployed = user.make("deploy", f"EXTRA={where}")
         assert "make demo" in deployed
         assert user.make("deploy", f"EXTRA={where}").count("changed=0") == 5
-        owners = {pwd.getpwuid(path.stat().st_uid).pw_name for path in user.home.rglob("*")}
+        owners = {pwd.getpwuid(path.lstat().st_uid).pw_name for path in user.home.rglob("*")}
         assert owners == {pwd.getpwuid(user.home.stat().st_uid).pw_name}
         told = user.make("demo", f"EXTRA={where}")
         assert "federated model" in told
