@@ -5,6 +5,7 @@
 # The least that can be done by hand: environment from the same lock, byte-compile, start the same five processes, wait.
 # usage: bare.sh UV PYTHON LOCK RUNTIME FOLDER   FOLDER/nodes/<name> holds settings and identities, made beforehand
 set -eu
+command -v curl >/dev/null || { echo "this comparison needs curl" >&2; exit 1; }
 uv=$1 python=$2 lock=$3 runtime=$4 folder=$5
 "$uv" venv --quiet --python "$python" "$folder/env"
 "$uv" pip install --quiet --python "$folder/env/bin/python" --require-hashes --requirement "$lock"

@@ -144,7 +144,7 @@ class LocalGrid:
 
     def processes(self) -> dict[int, str]:
         """Every process that runs from this grid's folder, with its command line."""
-        return dict(_processes_below(str(self.home)))
+        return dict(processes_below(str(self.home)))
 
     def pid_of(self, name: str) -> int:
         """The process that the service manager keeps running for a node."""
@@ -202,7 +202,8 @@ class LocalGrid:
         return json.loads(process.stdout.strip().splitlines()[-1])
 
 
-def _processes_below(folder: str) -> Iterator[tuple[int, str]]:
+def processes_below(folder: str) -> Iterator[tuple[int, str]]:
+    """Process ids and command lines of all processes that have ``folder`` in their command line."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()

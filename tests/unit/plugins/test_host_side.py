@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.grid import processes_below
 
 from ansible_collections.openmined.pygrid.plugins.module_utils import pythons
 from ansible_collections.openmined.pygrid.plugins.module_utils.files import (
@@ -245,5 +245,4 @@ def test_supervisord_starts_once_for_many_callers(supervisor: Supervisor, tmp_pa
     for thread in threads:
         thread.join()
     wait_for(supervisor, "running")
-    listed = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True).stdout
-    assert listed.count(f"-c {tmp_path}/h/supervisor/supervisord.conf") == 1
+    assert len(dict(processes_below(f"-c {tmp_path}/h/supervisor/supervisord.conf"))) == 1
