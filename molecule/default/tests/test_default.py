@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -30,6 +31,12 @@ def kind(node: dict[str, Any]) -> str:
 @pytest.fixture
 def port(node: dict[str, Any], kind: str) -> int:
     return node[f"pygrid_{kind}_port"]
+
+
+@pytest.fixture
+def home() -> str:
+    """As molecule/shared/inventories/grid.yml makes it: testinfra does not template variables."""
+    return f"{os.environ['MOLECULE_PROJECT_DIRECTORY']}/.cache/m/{os.environ['MOLECULE_SCENARIO_NAME']}"
 
 
 def ask(port: int, path: str) -> str:
@@ -70,8 +77,8 @@ def test_metrics_are_those_of_prometheus(port: int) -> None:
     assert "process_resident_memory_bytes" in text
 
 
-def test_secrets_are_the_accounts_own(host: Any, node: dict[str, Any]) -> None:
-    folder = host.file(f"{node['pygrid_home']}/nodes/{node['inventory_hostname']}")
+def test_secrets_are_the_accounts_own(host: Any, home: str, node: dict[str, Any]) -> None:
+    folder = host.file(f"{home}/nodes/{node['inventory_hostname']}")
     assert folder.mode == 0o700
     assert host.file(f"{folder.path}/identity.json").mode == 0o600
     assert host.file(f"{folder.path}/current").is_symlink
