@@ -124,7 +124,8 @@ def test_a_job_that_fails_is_named(grid: LocalGrid, tmp_path: Path) -> None:
     functions.write_text(wrong)
     run = program(grid, tmp_path, examples=copy)
     assert run.returncode == 1
-    assert run.stderr.startswith("demo failed: the job feature_totals at alice is errored: ")
+    # Both Domains run it at the same time; whichever fails first is named.
+    assert re.match("demo failed: the job feature_totals at (alice|bob) is errored: ", run.stderr)
     assert run.stderr.count("\n") == 1
 
 

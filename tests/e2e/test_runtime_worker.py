@@ -232,8 +232,8 @@ def test_a_drained_worker_finishes_its_job_and_leaves(grid: SimpleNamespace) -> 
     job = grid.client("start", name="slow")
     worker = worker_of(grid, job)
     assert worker.control("/control/drain")["status"] == "draining"
+    wait_for("draining", lambda: worker.get()["state"] == "draining", 3)
     other = [grid.client("start", name="fast") for _unused in range(2)]
-    assert worker.get()["state"] == "draining"
     assert worker.process is not None
     assert worker.process.wait(15) == 0
     worker.process = None
