@@ -22,6 +22,7 @@ from typing import Iterator
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.homes import ensure_home
+from ansible_collections.openmined.pygrid.plugins.module_utils.host_checks import nearest_existing
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home
 from ansible_collections.openmined.pygrid.plugins.module_utils.releases import STAGING_PREFIX
 
@@ -91,27 +92,20 @@ def make_folder(folder: Path) -> None:
 
 def check_writable(home: Path) -> None:
     """Refuse a grid folder that cannot be written, without changing anything."""
-    folder = nearest_folder(home)
+    folder = nearest_existing(home)
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise PygridError(f"cannot write below {folder}; make it writable or set pygrid_home to another folder")
 
 
 def check_space(home: Path, needed_mb: int) -> None:
     """Refuse when the file system of the grid folder has less than needed_mb megabytes left."""
-    folder = nearest_folder(home)
+    folder = nearest_existing(home)
     free_mb = shutil.disk_usage(folder).free // 1_000_000
     if free_mb < needed_mb:
         raise PygridError(
             f"{folder} has {free_mb} MB of free space and a release needs about {needed_mb} MB; "
             "free some, prune old releases, or set pygrid_home to a larger file system"
         )
-
-
-def nearest_folder(path: Path) -> Path:
-    """Return the path itself, or the closest parent that exists."""
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return path
 
 
 def staging_folder(parent: Path) -> Path:

@@ -68,9 +68,6 @@ def run(settings: Settings, identity: Identity) -> int:
         logs.flush()
 
 
-main = run
-
-
 def _import_syft() -> None:
     with environment.without_collector():
         import syft.server.server
