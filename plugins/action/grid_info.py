@@ -12,12 +12,14 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid import (
+    THIS_MACHINE,
     Grid,
     build_grid,
     build_node,
-    find_problems,
     kind_of,
 )
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid_checks import find_problems
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.packages import add_packages
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.release_source import find_source
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.variables import unknown_variable, validate
 
@@ -49,7 +51,7 @@ class ActionModule(ActionBase):
 
     def _read(self, hostvars: Any, hosts: list[str], problems: list[tuple[str, str]]) -> Grid:
         nodes = {}
-        networks: dict[str, str] = {}
+        all_values: dict[str, dict[str, Any]] = {}
         for host in hosts:
             given = self._variables(host, hostvars[host], problems)
             kind, problem = kind_of(list(hostvars[host]["group_names"]))
@@ -66,9 +68,10 @@ class ActionModule(ActionBase):
                 problems.append((host, str(error)))
                 continue
             nodes[host] = build_node(host, kind, values, _location(host, hostvars[host]), source.summary())
-            if values.get("pygrid_domain_network_url"):
-                networks[host] = values["pygrid_domain_network_url"]
-        return build_grid(nodes, networks)
+            all_values[host] = values
+        grid = build_grid(nodes, all_values)
+        add_packages(grid)
+        return grid
 
     @staticmethod
     def _variables(host: str, variables: Any, problems: list[tuple[str, str]]) -> dict[str, Any]:
@@ -89,5 +92,5 @@ class ActionModule(ActionBase):
 def _location(host: str, variables: Any) -> str:
     """The machine a node is on, as far as the inventory tells: nodes with one ``ansible_host`` share it."""
     if variables.get("ansible_connection") == "local":
-        return "this machine"
+        return THIS_MACHINE
     return str(variables.get("ansible_host", host))

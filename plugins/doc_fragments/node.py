@@ -18,14 +18,16 @@ options:
   home:
     description:
       - Folder on the host below which everything of the grid lies.
-      - When empty, the folder C(pygrid) in the account's XDG data home.
+      - When empty, C(/opt/pygrid) in scope V(system), else the folder C(pygrid) in the account's XDG data home.
     type: str
     default: ""
-  service_manager:
-    description: What keeps the node running.
+  scope:
+    description:
+      - V(system) needs root. systemd keeps the node running under an account of its own.
+      - V(user) needs no root. Everything lies in O(home) and supervisor keeps the node running.
     type: str
-    choices: [supervisor]
-    default: supervisor
+    choices: [user, system]
+    default: user
 requirements:
   - Linux with Python 3.8 or later for the module itself; a release needs Python 3.10, 3.11 or 3.12
 author:

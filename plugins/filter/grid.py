@@ -30,6 +30,14 @@ def staging_hosts(hosts: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(first.values())
 
 
+def host_leaders(hosts: Iterable[str], grid: Mapping[str, Any]) -> list[str]:
+    """The first of ``hosts`` on each machine: it does what is done once for all nodes of the machine."""
+    first: dict[str, str] = {}
+    for host in hosts:
+        first.setdefault(grid["nodes"][host]["location"], host)
+    return list(first.values())
+
+
 def worker_keys(grid: Mapping[str, Any], domain: str, hostvars: Mapping[str, Any]) -> dict[str, str | None]:
     """Allow-list of a Domain: its Workers' names and public keys, None for one that this run has not read."""
     return {
@@ -68,6 +76,7 @@ class FilterModule:
         return {
             "identity_of": identity_of,
             "staging_hosts": staging_hosts,
+            "host_leaders": host_leaders,
             "worker_keys": worker_keys,
             "domains_to_approve": domains_to_approve,
             "grid_summary": format_summary,

@@ -10,6 +10,6 @@ from typing import Any
 NODE_ARGUMENTS: dict[str, dict[str, Any]] = {
     "name": {"type": "str", "required": True},
     "home": {"type": "str", "default": ""},
-    "service_manager": {"type": "str", "choices": ["supervisor"], "default": "supervisor"},
+    "scope": {"type": "str", "choices": ["user", "system"], "default": "user"},
 }
 KINDS = ["network", "domain", "worker"]

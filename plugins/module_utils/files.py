@@ -20,11 +20,16 @@ def to_json(value: Any) -> str:
     return json.dumps(value, indent=2, sort_keys=True) + "\n"
 
 
-def write_atomic(path: Path, text: str, mode: int = 0o600) -> None:
-    """Replace ``path`` by a synced file with ``mode``; created with that mode, never wider for a moment."""
+def write_atomic(path: Path, text: str, mode: int = 0o600, group: int | None = None) -> None:
+    """Replace ``path`` by a synced file with ``mode``; created with that mode, never wider for a moment.
+
+    ``group``: number of the group that the file is to have; None leaves the account's own.
+    """
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            if group is not None:
+                os.fchown(stream.fileno(), -1, group)
             os.fchmod(stream.fileno(), mode)
             stream.write(text)
             stream.flush()
@@ -36,14 +41,13 @@ def write_atomic(path: Path, text: str, mode: int = 0o600) -> None:
         raise
 
 
-def write_if_different(path: Path, text: str, mode: int = 0o600, dry_run: bool = False) -> bool:
-    """Write ``text`` unless the file already holds it with ``mode``; returns whether it differed."""
-    same_text = read_text(path) == text
-    same_mode = same_text and (path.stat().st_mode & 0o777) == mode
-    if same_text and same_mode:
-        return False
-    if not dry_run:
-        write_atomic(path, text, mode)
+def write_if_different(path: Path, text: str, mode: int = 0o600, group: int | None = None) -> bool:
+    """Write ``text`` unless the file already holds it with ``mode`` and ``group``; returns whether it differed."""
+    if read_text(path) == text:
+        status = path.stat()
+        if status.st_mode & 0o777 == mode and group in (None, status.st_gid):
+            return False
+    write_atomic(path, text, mode, group)
     return True
 
 

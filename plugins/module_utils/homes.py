@@ -1,7 +1,7 @@
 # Copyright (c) OpenMined and contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Making the folder of a grid, and taking it away again without a trace."""
+"""Making the folders of a grid, and taking them away again without a trace."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import shutil
 from pathlib import Path
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.files import locked, read_json
-from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home
-from ansible_collections.openmined.pygrid.plugins.module_utils.services.supervisor import Supervisor
+from ansible_collections.openmined.pygrid.plugins.module_utils.paths import SYSTEM_STATE, Home
+from ansible_collections.openmined.pygrid.plugins.module_utils.services.managers import manager_for
 
 # Remembers which folders above the home did not exist before, so that removal leaves the account as it was.
 CREATED = ".created-folders.json"
 
 
 def ensure_home(home: Home) -> None:
-    """Create the home folder (mode 0700) and note which folders above it were created for it.
+    """Create the home folder and note which folders above it were created for it.
 
     Nodes that share a host may do so at the same time.
     """
     if home.root.is_dir():
         return
     missing = [folder for folder in home.root.parents if not folder.exists()]
-    home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    home.root.chmod(0o700)
+    home.root.mkdir(mode=home.mode, parents=True, exist_ok=True)
+    home.root.chmod(home.mode)
     if missing:
         (home.root / CREATED).write_text(json.dumps([str(folder) for folder in missing]) + "\n", encoding="utf-8")
 
@@ -54,12 +54,13 @@ def clean_up(home: Home) -> bool:
     with locked(home.locks / "home.lock"):
         if has_nodes(home):
             return False
-        Supervisor(home).shutdown()
+        manager_for(home).shutdown()
         for folder in leftovers(home):
             removed = removed or folder != home.locks
             shutil.rmtree(folder)
-    with contextlib.suppress(OSError):
-        home.nodes.rmdir()
+    for folder in (home.nodes, *([home.nodes.parent, SYSTEM_STATE] if home.scope == "system" else [])):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
     return _remove_home(home) or removed
 
 

@@ -52,7 +52,7 @@ def check_home(home: Home, needs_release: bool) -> list[str]:
             " make it writable or set pygrid_home to a folder that is"
         ]
     socket_path = str(home.supervisor / "supervisord.sock")
-    if len(os.fsencode(socket_path)) > LONGEST_SOCKET_PATH:
+    if home.scope == "user" and len(os.fsencode(socket_path)) > LONGEST_SOCKET_PATH:
         problems.append(
             f"pygrid_home is too long: the socket {socket_path} may have {LONGEST_SOCKET_PATH} bytes;"
             " set pygrid_home to a shorter path"

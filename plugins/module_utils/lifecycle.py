@@ -13,6 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.openmined.pygrid.plugins.module_utils.accounts import (
+    account_name,
+    ensure_account,
+    group_id,
+    has_account,
+    remove_account,
+)
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.files import (
     link_atomic,
@@ -25,14 +32,22 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.homes import clea
 from ansible_collections.openmined.pygrid.plugins.module_utils.nodes import read_health
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, NodePaths
 from ansible_collections.openmined.pygrid.plugins.module_utils.releases import is_staged
-from ansible_collections.openmined.pygrid.plugins.module_utils.services.base import ServiceSpec, ServiceState
+from ansible_collections.openmined.pygrid.plugins.module_utils.services.base import (
+    Limits,
+    ServiceSpec,
+    ServiceState,
+)
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.managers import manager_for
-from ansible_collections.openmined.pygrid.plugins.module_utils.settings import digest, settings_text
+from ansible_collections.openmined.pygrid.plugins.module_utils.settings import digest, full_settings
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a running node shall be. ``workers``: allow-list of a Domain, a key of None keeps the key that is there."""
+    """What a running node shall be.
+
+    ``workers``: allow-list of a Domain, a key of None keeps the key that is there. ``talks_to``: the only numeric
+    addresses the node may talk to, None for any.
+    """
 
     name: str
     kind: str
@@ -40,6 +55,8 @@ class Wanted:
     settings: dict[str, Any]
     workers: dict[str, str | None] | None
     stop_seconds: int
+    limits: Limits
+    talks_to: tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
@@ -54,14 +71,15 @@ class Change:
 class Node:
     """One node on this host and the operations that change it."""
 
-    def __init__(self, home: Home, wanted: Wanted, manager: str) -> None:
+    def __init__(self, home: Home, wanted: Wanted) -> None:
         self._home = home
         self._paths = home.node(wanted.name)
         self._wanted = wanted
-        self._manager = manager_for(manager, home)
-        self._settings = settings_text(home.root, wanted.name, wanted.kind, wanted.settings)
+        self._manager = manager_for(home)
+        settings = full_settings(home, wanted.name, wanted.kind, wanted.settings)
+        self._settings = to_json(settings)
         self._workers = None if wanted.workers is None else to_json(self._known_workers(wanted.workers))
-        self._service = service_spec(self._paths, wanted.stop_seconds)
+        self._service = service_spec(self._paths, wanted, settings)
 
     def _known_workers(self, workers: dict[str, str | None]) -> dict[str, str]:
         present = read_json(self._paths.workers) or {}
@@ -96,8 +114,17 @@ class Node:
 
     def _loose_files(self) -> list[Path]:
         """What other accounts may get at though they must not; the runtime would refuse to start with it."""
-        private = (self._paths.root, self._paths.identity, self._paths.settings, self._paths.workers)
-        return [path for path in private if path.exists() and path.stat().st_mode & 0o077]
+        paths = self._paths
+        secret = (paths.identity, paths.database_url, paths.object_store, paths.client_certificate)
+        shared = (paths.root, paths.settings, paths.workers)
+        # In scope system the node's account reads its settings as a member of their group.
+        others = 0o027 if self._home.scope == "system" else 0o077
+        return [
+            path
+            for group, mask in ((secret, 0o077), (shared, others))
+            for path in group
+            if path.exists() and path.stat().st_mode & mask
+        ]
 
     def _runs_old(self, state: ServiceState) -> str:
         """Which part of what is wanted the running process does not know yet; empty when it is up to date."""
@@ -115,25 +142,25 @@ class Node:
 
     def converge(self, changes: list[Change]) -> None:
         """Apply ``changes``. May be killed anywhere: the next run sees what is left to do."""
+        name = self._wanted.name
         if not is_staged(self._home.root, self._wanted.release):
-            raise PygridError(f"{self._wanted.name}: release {self._wanted.release} is not staged on this host")
+            raise PygridError(f"{name}: release {self._wanted.release} is not staged on this host")
         if not self._paths.identity.exists():
-            raise PygridError(f"{self._wanted.name}: {self._paths.identity} is missing; create the identity first")
-        self._make_folders()
+            raise PygridError(f"{name}: {self._paths.identity} is missing; create the identity first")
+        make_node_folders(self._paths)
         for path in self._loose_files():
-            path.chmod(path.stat().st_mode & 0o700)
+            path.chmod(path.stat().st_mode & (0o700 if path.is_dir() else 0o600))
         self._check_settings()
+        mode, group = (0o640, group_id(name)) if self._home.scope == "system" else (0o600, None)
         for _what, path, text in self._files():
-            write_if_different(path, text)
+            write_if_different(path, text, mode, group)
         if self._paths.active_release() != self._wanted.release:
-            link_atomic(self._paths.current, f"../../releases/{self._wanted.release}")
+            target = self._home.releases / self._wanted.release
+            link_atomic(self._paths.current, os.path.relpath(target, self._paths.root))
         # The running node re-reads its allow-list, and permissions matter to others only.
         if all(change.what in ("workers", "permissions") for change in changes):
             return
-        if self._manager.state(self._wanted.name).is_up:
-            self._manager.stop(self._wanted.name, self._wanted.stop_seconds)
-        self._manager.define(self._service)
-        self._manager.start(self._service)
+        self._manager.run(self._service)
 
     def _check_settings(self) -> None:
         """Let the release that will read the settings judge them before they replace those of the running node."""
@@ -142,7 +169,7 @@ class Node:
         python = self._home.releases / self._wanted.release / "env" / "bin" / "python"
         result = subprocess.run(
             [str(python), "-m", "pygrid_node", "check", str(draft)],
-            env={"PATH": os.defpath, "HOME": str(self._paths.root / "tmp")},
+            env={"PATH": os.defpath, "HOME": str(self._paths.state / "tmp")},
             cwd=self._paths.root,
             capture_output=True,
             text=True,
@@ -153,28 +180,53 @@ class Node:
         if result.returncode != 0:
             raise PygridError(f"{self._wanted.name}: its settings are refused: {result.stderr.strip()[-500:]}")
 
-    def _make_folders(self) -> None:
-        ensure_home(self._home)
-        for folder in (self._home.nodes, self._paths.root, self._paths.data, self._paths.run, self._paths.log):
-            folder.mkdir(mode=0o700, exist_ok=True)
-        (self._paths.root / "tmp").mkdir(mode=0o700, exist_ok=True)
+
+def make_node_folders(node: NodePaths) -> None:
+    """Make the folders of a node; in scope system its account too, which may read but not change what it is."""
+    ensure_home(node.home)
+    if node.home.scope == "system":
+        ensure_account(node.home, node.name)
+        for folder in (node.home.nodes.parent, node.home.nodes):
+            folder.mkdir(mode=0o755, exist_ok=True)
+            folder.chmod(0o755)  # whatever the umask of this account is
+        node.root.mkdir(mode=0o750, exist_ok=True)
+        os.chown(node.root, -1, group_id(node.name))
+        node.root.chmod(0o750)
+        return  # systemd makes the folders the node writes to
+    for folder in (node.home.nodes, node.root, node.data, node.run, node.log, node.state / "tmp"):
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
-def service_spec(node: NodePaths, stop_seconds: int) -> ServiceSpec:
+def service_spec(node: NodePaths, wanted: Wanted, settings: dict[str, Any]) -> ServiceSpec:
     """How a node is run: through ``current``, so that another release needs no other definition."""
+    listen = settings["listen"]
+    host = f"[{listen['host']}]" if ":" in listen["host"] else listen["host"]
+    secrets = [node.identity]
+    if "database_url_file" in settings:
+        secrets.append(node.database_url)
+    if "credentials_file" in settings.get("blobs", {}):
+        secrets.append(node.object_store)
+    if "client_certificate_file" in settings:
+        secrets.append(node.client_certificate)
     return ServiceSpec(
         name=node.name,
+        kind=wanted.kind,
         command=[str(node.python), "-m", "pygrid_node", "run", str(node.settings)],
         directory=str(node.root),
         log_file=str(node.log_file),
-        stop_seconds=stop_seconds,
+        stop_seconds=wanted.stop_seconds,
         environment={"PYTHONUNBUFFERED": "1"},
+        account=account_name(node.name),
+        listen=f"{host}:{listen['port']}",
+        credentials={path.name: str(path) for path in secrets},
+        limits=wanted.limits,
+        talks_to=wanted.talks_to,
     )
 
 
-def stop_node(home: Home, name: str, manager: str, stop_seconds: int, dry_run: bool) -> bool:
+def stop_node(home: Home, name: str, stop_seconds: int, dry_run: bool) -> bool:
     """Stop a node; returns whether it ran."""
-    service = manager_for(manager, home)
+    service = manager_for(home)
     if not service.state(name).is_up:
         return False
     if not dry_run:
@@ -182,26 +234,31 @@ def stop_node(home: Home, name: str, manager: str, stop_seconds: int, dry_run: b
     return True
 
 
-def remove_node(
-    home: Home, name: str, manager: str, stop_seconds: int, remove_data: bool, dry_run: bool
-) -> list[Change]:
+def remove_node(home: Home, name: str, stop_seconds: int, remove_data: bool, dry_run: bool) -> list[Change]:
     """Remove what a deploy made for a node, identity and data only with ``remove_data``; returns what was removed."""
     node = home.node(name)
-    service = manager_for(manager, home)
+    service = manager_for(home)
     found = []
-    if service.state(name).state != "absent" or service.is_defined(service_spec(node, stop_seconds)):
+    if service.is_known(name) or service.state(name).state != "absent":
         found.append(Change("service", f"{name} is kept running\n", ""))
-    kept = () if remove_data else (node.identity, node.data)
-    doomed = [entry for entry in sorted(node.root.iterdir()) if entry not in kept] if node.root.is_dir() else []
-    if doomed or (remove_data and node.root.is_dir()):
+    folders = [folder for folder in {node.root: None, node.state: None} if folder.is_dir()]
+    kept = () if remove_data else (node.identity, node.data, node.database_url)
+    doomed = [entry for folder in folders for entry in sorted(folder.iterdir()) if entry not in kept]
+    if doomed or (remove_data and folders):
         found.append(Change("files", "".join(f"{entry}\n" for entry in doomed), ""))
+    with_account = remove_data and home.scope == "system" and has_account(name)
+    if with_account:
+        found.append(Change("account", f"{account_name(name)}\n", ""))
     if not dry_run:
         service.remove(name, stop_seconds)
         # The settings go last: they tell a run after a kill that this node is still to be removed.
         for entry in sorted(doomed, key=lambda entry: entry == node.settings):
             _delete(entry)
-        if remove_data and node.root.is_dir():
-            node.root.rmdir()
+        if remove_data:
+            for folder in folders:
+                folder.rmdir()
+        if with_account:
+            remove_account(home, name)
     found.extend(_remove_shared(home, name, dry_run))
     return found
 

@@ -53,15 +53,16 @@ def read_peers(node: NodePaths) -> list[dict[str, Any]] | None:
     return answer["peers"] if status == 200 else None
 
 
-def read_node(home: Home, name: str, manager: str, details: bool = False) -> dict[str, Any]:
+def read_node(home: Home, name: str, details: bool = False) -> dict[str, Any]:
     """Everything that decisions about a node are made from; holds no secret."""
     node = home.node(name)
-    service = manager_for(manager, home).state(name)
+    service = manager_for(home).state(name)
     settings = read_text(node.settings)
     health = read_health(node, details) if service.state == "running" else None
     return {
         "name": name,
         "home": str(home.root),
+        "folder": str(node.root),
         "host_id": host_id(),
         "exists": node.root.is_dir(),
         "release": node.active_release(),
@@ -79,9 +80,3 @@ def read_node(home: Home, name: str, manager: str, details: bool = False) -> dic
         "health": health,
         "peers": read_peers(node) if health and health.get("kind") != "worker" else None,
     }
-
-
-def last_log_lines(node: NodePaths, count: int = 8) -> str:
-    """The end of the node's log, for an error message (the runtime never writes secrets into it)."""
-    text = read_text(node.log_file) or ""
-    return "\n".join(text.splitlines()[-count:])

@@ -1,13 +1,23 @@
 # Copyright (c) OpenMined and contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the parts of a grid lie on a host (scope ``user``: everything in one folder)."""
+"""Where the parts of a grid lie on a host.
+
+Scope ``user``: everything in one folder of an account. Scope ``system``: where the Filesystem Hierarchy Standard puts
+the parts, owned by root, with an account for each node that owns nothing but the node's data.
+"""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
+
+SYSTEM_HOME = Path("/opt/pygrid")
+SYSTEM_CONFIGURATION = Path("/etc/pygrid")
+SYSTEM_STATE = Path("/var/lib/pygrid")
+SYSTEM_RUN = Path("/run/pygrid")
+SYSTEM_CACHE = Path("/var/cache/pygrid/packages")
 
 
 def default_home() -> Path:
@@ -24,11 +34,22 @@ def resolve_home(value: str | None) -> Path:
     return Path(os.path.abspath(Path(os.path.expandvars(value)).expanduser()))  # noqa: PTH100
 
 
+def open_home(value: str | None, scope: str) -> Home:
+    """The home that the variables ``pygrid_home`` and ``pygrid_scope`` mean on this host."""
+    if scope == "system":
+        return SystemHome(Path(value) if value else SYSTEM_HOME)
+    return Home(resolve_home(value))
+
+
 @dataclass(frozen=True)
 class Home:
     """The folder that holds everything the collection made for one account on one host."""
 
     root: Path
+
+    @property
+    def scope(self) -> str:
+        return "user"
 
     @property
     def releases(self) -> Path:
@@ -54,6 +75,11 @@ class Home:
     def nodes(self) -> Path:
         return self.root / "nodes"
 
+    @property
+    def mode(self) -> int:
+        """Mode of the home folder: an account's own is nobody else's business."""
+        return 0o700
+
     def node(self, name: str) -> NodePaths:
         return NodePaths(self, name)
 
@@ -65,6 +91,31 @@ class Home:
 
 
 @dataclass(frozen=True)
+class SystemHome(Home):
+    """Scope ``system``: releases in ``root`` (usually /opt/pygrid), the rest in the system's own places."""
+
+    @property
+    def scope(self) -> str:
+        return "system"
+
+    @property
+    def cache(self) -> Path:
+        return SYSTEM_CACHE
+
+    @property
+    def nodes(self) -> Path:
+        return SYSTEM_CONFIGURATION / "nodes"
+
+    @property
+    def mode(self) -> int:
+        """Mode of the home folder: all nodes' accounts run their release from there."""
+        return 0o755
+
+    def node(self, name: str) -> NodePaths:
+        return SystemNodePaths(self, name)
+
+
+@dataclass(frozen=True)
 class NodePaths:
     """The files of one node."""
 
@@ -73,6 +124,7 @@ class NodePaths:
 
     @property
     def root(self) -> Path:
+        """What the node is: its release, settings and identity."""
         return self.home.nodes / self.name
 
     @property
@@ -97,8 +149,25 @@ class NodePaths:
         return self.root / "workers.json"
 
     @property
+    def database_url(self) -> Path:
+        return self.root / "database.url"
+
+    @property
+    def object_store(self) -> Path:
+        return self.root / "s3.json"
+
+    @property
+    def client_certificate(self) -> Path:
+        return self.root / "client.pem"
+
+    @property
+    def state(self) -> Path:
+        """What the node itself writes."""
+        return self.root
+
+    @property
     def data(self) -> Path:
-        return self.root / "data"
+        return self.state / "data"
 
     @property
     def owner(self) -> Path:
@@ -131,3 +200,16 @@ class NodePaths:
         except OSError:
             return None
         return Path(target).name if self.current.exists() else None
+
+
+@dataclass(frozen=True)
+class SystemNodePaths(NodePaths):
+    """The files of one node in scope ``system``; its log is the journal."""
+
+    @property
+    def state(self) -> Path:
+        return SYSTEM_STATE / self.name
+
+    @property
+    def run(self) -> Path:
+        return SYSTEM_RUN / self.name

@@ -48,9 +48,9 @@ class Lock:
 
 
 @contextlib.contextmanager
-def locked(home: Path) -> Iterator[Lock]:
+def locked(home: Home) -> Iterator[Lock]:
     """Hold <home>/locks/releases.lock; wait for whoever has it."""
-    folder = home / "locks"
+    folder = home.locks
     make_home(home)
     make_folder(folder)
     descriptor = os.open(folder / "releases.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -72,12 +72,12 @@ def locked(home: Path) -> Iterator[Lock]:
         os.close(descriptor)
 
 
-def make_home(home: Path) -> None:
+def make_home(home: Home) -> None:
     """Create the home folder itself, with a note of what was made above it; the error is that of make_folder()."""
     try:
-        ensure_home(Home(home))
+        ensure_home(home)
     except OSError:
-        make_folder(home)
+        make_folder(home.root)
 
 
 def make_folder(folder: Path) -> None:

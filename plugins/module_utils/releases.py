@@ -96,15 +96,15 @@ def active_release(node_directory: str | os.PathLike) -> str | None:
         return None
 
 
-def releases_in_use(home: str | os.PathLike) -> dict:
-    """Return {release name: [names of the nodes whose current link points at it]}."""
+def releases_in_use(nodes: str | os.PathLike) -> dict:
+    """Return {release name: [names of the nodes below the folder `nodes` whose current link points at it]}."""
     used: dict = {}
     try:
-        nodes = sorted(entry.name for entry in os.scandir(Path(home) / "nodes"))
+        names = sorted(entry.name for entry in os.scandir(nodes))
     except OSError:
         return used
-    for node in nodes:
-        name = active_release(Path(home) / "nodes" / node)
+    for node in names:
+        name = active_release(Path(nodes) / node)
         if name:
             used.setdefault(name, []).append(node)
     return used

@@ -6,41 +6,53 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
-from ansible_collections.openmined.pygrid.plugins.module_utils.files import to_json
-from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home
+from ansible_collections.openmined.pygrid.plugins.module_utils.paths import SYSTEM_CONFIGURATION, Home, NodePaths
 
 SCHEMA = 1
+# What the nodes of a host trust: the system's authorities and that of the grid (role certificates).
+TRUST = SYSTEM_CONFIGURATION / "trust.pem"
 
 
-def full_settings(home: str | Path, name: str, kind: str, settings: dict[str, Any]) -> dict[str, Any]:
+def full_settings(home: Home, name: str, kind: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Add to ``settings`` (what the inventory decides) the paths of the host; returns what settings.json holds.
 
-    A Worker that is told no database of its own shares the SQLite file and the blobs of its Domain on the same host.
+    In scope user a Worker shares the SQLite file and the blobs of its Domain. In scope system nodes share no files.
     """
-    node = Home(Path(home)).node(name)
+    node = home.node(name)
     full: dict[str, Any] = {
         **settings,
         "schema": SCHEMA,
         "kind": kind,
         "name": name,
         "identity_file": str(node.identity),
-        "node_directory": str(node.root),
+        "node_directory": str(node.state),
     }
     if kind == "domain":
         full["queue"] = {**settings["queue"], "workers_file": str(node.workers)}
-    if kind == "worker":
-        domain = Home(Path(home)).node(settings["domain"]["name"])
-        full.setdefault("blob_directory", str(domain.data / "blobs"))
-        if not settings.get("database_url_file"):
-            full.setdefault("database_url", f"sqlite:///{domain.database}")
+    if home.scope == "system":
+        full.update(_system_settings(node, kind, settings))
+    elif kind == "worker":
+        domain = home.node(settings["domain"]["name"])
+        full["blob_directory"] = str(domain.data / "blobs")
+        full["database_url"] = f"sqlite:///{domain.database}"
     return full
 
 
-def settings_text(home: str | Path, name: str, kind: str, settings: dict[str, Any]) -> str:
-    return to_json(full_settings(home, name, kind, settings))
+def _system_settings(node: NodePaths, kind: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The paths of scope system; ``database_tls`` is there when the node's database is PostgreSQL."""
+    full: dict[str, Any] = {"run_directory": str(node.run), "trust_file": str(TRUST)}
+    if "database_tls" in settings:
+        full["database_url_file"] = str(node.database_url)
+    if kind == "worker":
+        full["blob_directory"] = str(node.data / "blobs")
+    if (settings.get("blobs") or {}).get("kind") == "s3":
+        full["blobs"] = {**settings["blobs"], "credentials_file": str(node.object_store)}
+    if settings.get("client_certificate"):
+        full["client_certificate_file"] = str(node.client_certificate)
+    full.pop("client_certificate", None)
+    return full
 
 
 def digest(text: str | None) -> str | None:

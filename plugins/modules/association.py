@@ -71,7 +71,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.openmined.pygrid.plugins.module_utils.arguments import NODE_ARGUMENTS
 from ansible_collections.openmined.pygrid.plugins.module_utils.control import NodeUnavailable, call
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
-from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, NodePaths, resolve_home
+from ansible_collections.openmined.pygrid.plugins.module_utils.paths import NodePaths, open_home
 
 POLL_SECONDS = 0.5
 
@@ -166,7 +166,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     state = module.params["state"]
-    node = Home(resolve_home(module.params["home"])).node(module.params["name"])
+    node = open_home(module.params["home"], module.params["scope"]).node(module.params["name"])
     side = Side(node, module.params, module.check_mode)
     verbs = {
         "requested": side.request,

@@ -71,8 +71,9 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.openmined.pygrid.plugins.module_utils.arguments import KINDS, NODE_ARGUMENTS
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.files import read_json
+from ansible_collections.openmined.pygrid.plugins.module_utils.lifecycle import make_node_folders
 from ansible_collections.openmined.pygrid.plugins.module_utils.nodes import public_identity
-from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, resolve_home
+from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, open_home
 
 BROUGHT = ("uid", "private_key", "root_email", "root_password")
 
@@ -83,8 +84,7 @@ def create(home: Home, parameters: dict[str, Any]) -> None:
     python = home.releases / parameters["release"] / "env" / "bin" / "python"
     if not python.exists():
         raise PygridError(f"release {parameters['release']} is not staged in {home.releases}")
-    home.nodes.mkdir(mode=0o700, parents=True, exist_ok=True)
-    node.root.mkdir(mode=0o700, exist_ok=True)
+    make_node_folders(node)
     brought = {key: parameters[key] for key in BROUGHT if parameters[key]}
     command = [str(python), "-m", "pygrid_node", "identity", "create", "--kind", parameters["kind"]]
     result = subprocess.run(
@@ -95,7 +95,7 @@ def create(home: Home, parameters: dict[str, Any]) -> None:
         timeout=60,
         check=False,
         cwd="/",
-        env={"PATH": os.defpath, "HOME": str(node.root)},
+        env={"PATH": os.defpath, "HOME": str(node.root), "PYTHONDONTWRITEBYTECODE": "1"},
     )
     if result.returncode != 0:
         raise PygridError(f"{node.name}: no identity was made: {result.stderr.strip()[-400:]}")
@@ -115,7 +115,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    home = Home(resolve_home(module.params["home"]))
+    home = open_home(module.params["home"], module.params["scope"])
     file = home.node(module.params["name"]).identity
     missing = not file.exists()
     try:

@@ -44,6 +44,28 @@ options:
     description: How long a clean stop may take, for a Worker the time to finish its running job.
     type: int
     default: 30
+  limits:
+    description: What the node may use at most in scope V(system); 0 stands for no limit.
+    type: dict
+    suboptions:
+      cpu_percent:
+        description: Processor time, 100 is one processor.
+        type: int
+        default: 0
+      memory_mb:
+        description: Memory in megabytes.
+        type: int
+        default: 0
+      tasks:
+        description: Processes and threads.
+        type: int
+        default: 0
+  talks_to:
+    description:
+      - The only numeric addresses the node may talk to, in scope V(system) on hosts with cgroup v2.
+      - Any, when omitted.
+    type: list
+    elements: str
   remove_data:
     description: With V(absent), remove identity and data too. They cannot be brought back.
     type: bool
@@ -89,7 +111,10 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.lifecycle import 
     remove_node,
     stop_node,
 )
-from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, resolve_home
+from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, open_home
+from ansible_collections.openmined.pygrid.plugins.module_utils.services.base import Limits
+
+LIMITS = ("cpu_percent", "memory_mb", "tasks")
 
 
 def start(home: Home, parameters: dict[str, Any], dry_run: bool) -> list[Change]:
@@ -101,8 +126,10 @@ def start(home: Home, parameters: dict[str, Any], dry_run: bool) -> list[Change]
         settings=parameters["settings"],
         workers=parameters["workers"],
         stop_seconds=parameters["stop_seconds"],
+        limits=Limits(**{key: parameters["limits"][key] or 0 for key in LIMITS} if parameters["limits"] else {}),
+        talks_to=None if parameters["talks_to"] is None else tuple(parameters["talks_to"]),
     )
-    node = Node(home, wanted, parameters["service_manager"])
+    node = Node(home, wanted)
     changes = node.changes()
     if changes and not dry_run:
         node.converge(changes)
@@ -111,12 +138,12 @@ def start(home: Home, parameters: dict[str, Any], dry_run: bool) -> list[Change]
 
 def run(home: Home, parameters: dict[str, Any], dry_run: bool) -> list[Change]:
     """Do what ``state`` asks for."""
-    name, manager, stop_seconds = parameters["name"], parameters["service_manager"], parameters["stop_seconds"]
+    name, stop_seconds = parameters["name"], parameters["stop_seconds"]
     if parameters["state"] == "started":
         return start(home, parameters, dry_run)
     if parameters["state"] == "absent":
-        return remove_node(home, name, manager, stop_seconds, parameters["remove_data"], dry_run)
-    stopped = stop_node(home, name, manager, stop_seconds, dry_run)
+        return remove_node(home, name, stop_seconds, parameters["remove_data"], dry_run)
+    stopped = stop_node(home, name, stop_seconds, dry_run)
     return [Change("state", "running\n", "stopped\n")] if stopped else []
 
 
@@ -131,12 +158,14 @@ def main() -> None:
             "settings": {"type": "dict"},
             "workers": {"type": "dict"},
             "stop_seconds": {"type": "int", "default": 30},
+            "limits": {"type": "dict", "options": {key: {"type": "int", "default": 0} for key in LIMITS}},
+            "talks_to": {"type": "list", "elements": "str"},
             "remove_data": {"type": "bool", "default": False},
         },
         required_if=[("state", "started", ("kind", "release", "settings"))],
         supports_check_mode=True,
     )
-    home = Home(resolve_home(module.params["home"]))
+    home = open_home(module.params["home"], module.params["scope"])
     try:
         changes = run(home, module.params, module.check_mode)
     except PygridError as error:

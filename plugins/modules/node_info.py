@@ -49,6 +49,10 @@ options:
     description: Ports the node is to listen on, by the name of the variable that sets each; for O(checks).
     type: dict
     default: {}
+  distribution_packages:
+    description: Packages that the services of the host need, by family of operating systems (C(debian), C(redhat)).
+    type: dict
+    default: {}
   uid:
     description: Identity that the node is to have, when it is given from outside; for O(checks).
     type: str
@@ -89,6 +93,9 @@ node:
     home:
       description: Absolute path of the folder of the grid on the host.
       type: str
+    folder:
+      description: Absolute path of the folder with the node's release, settings and identity.
+      type: str
     host_id:
       description: The same for all nodes that share a running machine.
       type: str
@@ -125,6 +132,18 @@ node:
       description: Whom a running Network or Domain is associated with (uid, name, url, status), else null.
       type: list
       elements: dict
+host:
+  description: The host of the node.
+  returned: always
+  type: dict
+  contains:
+    os:
+      description: Its operating system - id, version_id and family (C(debian), C(redhat) or empty).
+      type: dict
+    missing_packages:
+      description: Which of O(distribution_packages) are not installed.
+      type: list
+      elements: str
 wanted:
   description: The wanted release - O(release_source) and O(packages) on this host's Python.
   returned: when O(release_source) is given
@@ -154,19 +173,18 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.openmined.pygrid.plugins.module_utils.arguments import NODE_ARGUMENTS
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.host_checks import check_data, check_home, check_ports
-from ansible_collections.openmined.pygrid.plugins.module_utils.nodes import (
-    last_log_lines,
-    read_health,
-    read_node,
-)
-from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, resolve_home
+from ansible_collections.openmined.pygrid.plugins.module_utils.nodes import read_health, read_node
+from ansible_collections.openmined.pygrid.plugins.module_utils.operating_system import describe, missing_packages
+from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, open_home
 from ansible_collections.openmined.pygrid.plugins.module_utils.pythons import find
 from ansible_collections.openmined.pygrid.plugins.module_utils.releases import is_staged, release_name
+from ansible_collections.openmined.pygrid.plugins.module_utils.services.base import ServiceManager
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.managers import manager_for
 
 POLL_SECONDS = 0.2
 # The service manager tries again in between; the log tells why the node ends each time.
 FAILING_SECONDS = 10
+LOG_LINES = 8
 
 
 def wanted_release(home: Home, parameters: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -181,6 +199,12 @@ def wanted_release(home: Home, parameters: dict[str, Any]) -> tuple[dict[str, An
     return {"release": name, "python": interpreter.path, "staged": is_staged(home.root, name)}, []
 
 
+def read_host(packages: dict[str, list[str]]) -> dict[str, Any]:
+    """The host itself: its operating system, and which of the packages it lacks."""
+    system = describe()
+    return {"os": system, "missing_packages": missing_packages(system["family"], packages.get(system["family"], []))}
+
+
 def find_problems(home: Home, state: dict[str, Any], wanted: dict[str, Any], parameters: dict[str, Any]) -> list[str]:
     """All that would make a deploy of this node on this host fail."""
     ports = {variable: int(port) for variable, port in parameters["ports"].items()}
@@ -192,10 +216,10 @@ def find_problems(home: Home, state: dict[str, Any], wanted: dict[str, Any], par
     ]
 
 
-def wait_until_ready(home: Home, name: str, manager: str, timeout_seconds: float) -> None:
+def wait_until_ready(home: Home, name: str, timeout_seconds: float) -> None:
     """Return when the node says that it is ready; a PygridError tells its own reason when it does not get there."""
     node = home.node(name)
-    service = manager_for(manager, home)
+    service = manager_for(home)
     end = time.monotonic() + timeout_seconds
     failing_since = None
     while True:
@@ -208,14 +232,16 @@ def wait_until_ready(home: Home, name: str, manager: str, timeout_seconds: float
         hopeless = failing_since is not None and time.monotonic() - failing_since > FAILING_SECONDS
         if hopeless or state.state in ("failed", "absent", "stopped"):
             reason = f"its service is {state.state} ({state.detail})"
-            raise PygridError(f"{name} does not run: {reason}. Its log {node.log_file} ends:\n{last_log_lines(node)}")
+            raise PygridError(f"{name} does not run: {reason}. {log_end(service, name)}")
         if time.monotonic() > end:
             reasons = "; ".join((health or {}).get("reasons", [])) or "it does not answer on its control socket"
-            raise PygridError(
-                f"{name} is not ready after {timeout_seconds:.0f} s: {reasons}."
-                f" Its log {node.log_file} ends:\n{last_log_lines(node)}"
-            )
+            raise PygridError(f"{name} is not ready after {timeout_seconds:.0f} s: {reasons}. {log_end(service, name)}")
         time.sleep(POLL_SECONDS)
+
+
+def log_end(service: ServiceManager, name: str) -> str:
+    """The end of the node's log, for an error message."""
+    return f"Its log {service.log_place(name)} ends:\n{service.last_lines(name, LOG_LINES)}"
 
 
 def main() -> None:
@@ -230,6 +256,7 @@ def main() -> None:
             "checks": {"type": "bool", "default": False},
             "address": {"type": "str", "default": "127.0.0.1"},
             "ports": {"type": "dict", "default": {}},
+            "distribution_packages": {"type": "dict", "default": {}},
             "uid": {"type": "str", "default": ""},
             "wait_for": {"type": "str", "choices": ["nothing", "ready"], "default": "nothing"},
             "timeout_seconds": {"type": "int", "default": 180},
@@ -237,14 +264,15 @@ def main() -> None:
         supports_check_mode=True,
     )
     parameters = module.params
-    home = Home(resolve_home(parameters["home"]))
-    name, manager = parameters["name"], parameters["service_manager"]
+    home = open_home(parameters["home"], parameters["scope"])
+    name = parameters["name"]
     result: dict[str, Any] = {"changed": False}
     try:
         # In check mode nothing was started, so there is nothing to wait for.
         if parameters["wait_for"] == "ready" and not module.check_mode:
-            wait_until_ready(home, name, manager, parameters["timeout_seconds"])
-        result["node"] = read_node(home, name, manager, parameters["details"])
+            wait_until_ready(home, name, parameters["timeout_seconds"])
+        result["node"] = read_node(home, name, parameters["details"])
+        result["host"] = read_host(parameters["distribution_packages"])
         problems: list[str] = []
         if parameters["release_source"]:
             result["wanted"], problems = wanted_release(home, parameters)

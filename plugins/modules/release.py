@@ -27,6 +27,11 @@ options:
     description: Folder of the grid on the host; releases lie in C(releases) below it.
     type: path
     required: true
+  scope:
+    description: Scope of the grid, which decides where its nodes lie and whether all accounts may run the release.
+    type: str
+    choices: [user, system]
+    default: user
   state:
     description:
       - V(present) stages the release.
@@ -160,6 +165,7 @@ waited_seconds:
   type: float
 """
 
+import os
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -167,6 +173,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.openmined.pygrid.plugins.module_utils import pythons, releases
 from ansible_collections.openmined.pygrid.plugins.module_utils import release_files as files
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
+from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, open_home
 from ansible_collections.openmined.pygrid.plugins.module_utils.release_stage import (
     Stager,
     newest_uv,
@@ -176,6 +183,7 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.release_stage imp
 
 ARGUMENTS = {
     "home": {"type": "path", "required": True},
+    "scope": {"type": "str", "choices": ["user", "system"], "default": "user"},
     "state": {"type": "str", "choices": ["present", "absent", "pruned"], "default": "present"},
     "version": {"type": "str"},
     "name": {"type": "str"},
@@ -195,6 +203,8 @@ def main() -> None:
     """Do what state asks for, and report it."""
     module = AnsibleModule(ARGUMENTS, required_if=[("state", "present", ["version"])], supports_check_mode=True)
     state = module.params["state"]
+    if module.params["scope"] == "system":
+        os.umask(0o022)  # the accounts of all nodes run what root stages, however careful root's own files are
     try:
         if state == "present":
             result = present(module.params, module.check_mode)
@@ -252,7 +262,8 @@ def missing(params: dict, release: dict) -> list:
 
 def present(params: dict, check_mode: bool) -> dict:
     """Stage what is missing. Without the controller's files it only answers which of them are needed."""
-    home = Path(params["home"])
+    grid = open_home(params["home"], params["scope"])
+    home = grid.root
     python = find_python(params)
     release = wanted_release(params, python)
     source = params["source"]
@@ -273,9 +284,9 @@ def present(params: dict, check_mode: bool) -> dict:
     if not source.get("archive") or not (has_uv or source.get("uv")):
         result["needs"] = {"archive": True, "uv": not has_uv, "platform": files.platform_tag()}
         return result
-    with files.locked(home) as lock:
+    with files.locked(grid) as lock:
         result["waited_seconds"] = round(lock.waited_seconds, 2)
-        stager = Stager(home, Path(params["package_cache"] or home / "cache"), python, lock)
+        stager = Stager(home, Path(params["package_cache"] or grid.cache), python, lock)
         lacks = missing(params, release)
         result["changed"] = bool(lacks)
         for folder in (releases.releases_folder(home), home / "tools"):
@@ -307,38 +318,38 @@ def stage(stager: Stager, params: dict, lacks: list) -> None:
 
 def absent(params: dict, check_mode: bool) -> dict:
     """Remove one release that no node uses."""
-    home = Path(params["home"])
+    grid = open_home(params["home"], params["scope"])
     name = params["name"] or wanted_release(params, find_python(params))["name"]
     if not releases.is_release_name(name):
         raise PygridError(f"'{name}' is no name of a release; it looks like 0.9.5-0123456789ab")
-    if not (releases.releases_folder(home) / name).exists():
+    if not (grid.releases / name).exists():
         return {"changed": False, "steps": [], "removed": []}
-    nodes = releases.releases_in_use(home).get(name)
+    nodes = releases.releases_in_use(grid.nodes).get(name)
     if nodes:
         raise PygridError(f"release {name} is used by {', '.join(nodes)}; activate another one there first")
-    return remove(home, [name], check_mode)
+    return remove(grid, [name], check_mode)
 
 
 def pruned(params: dict, check_mode: bool) -> dict:
     """Remove all but the newest of the releases that no node uses."""
-    home = Path(params["home"])
-    used = releases.releases_in_use(home)
-    spare = [name for name in releases.staged_releases(home) if name not in used]
+    grid = open_home(params["home"], params["scope"])
+    used = releases.releases_in_use(grid.nodes)
+    spare = [name for name in releases.staged_releases(grid.root) if name not in used]
     surplus = spare[: max(len(spare) - params["keep"], 0)]
     if not surplus:
         return {"changed": False, "steps": [], "removed": []}
-    return remove(home, surplus, check_mode)
+    return remove(grid, surplus, check_mode)
 
 
-def remove(home: Path, names: list, check_mode: bool) -> dict:
+def remove(grid: Home, names: list, check_mode: bool) -> dict:
     """Remove releases under the lock, unless a node has begun to use one meanwhile."""
     result = {"changed": True, "steps": [], "removed": names, "diff": difference(names, [])}
     if check_mode:
         return result
-    with files.locked(home) as lock:
+    with files.locked(grid) as lock:
         result["waited_seconds"] = round(lock.waited_seconds, 2)
-        used = releases.releases_in_use(home)
-        folder = releases.releases_folder(home)
+        used = releases.releases_in_use(grid.nodes)
+        folder = grid.releases
         result["removed"] = [name for name in names if name not in used and (folder / name).exists()]
         for name in result["removed"]:
             files.remove_folder(folder / name)

@@ -1,33 +1,78 @@
 # Copyright (c) OpenMined and contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From an inventory to the grid it describes: who is who, who talks to whom, and what cannot be right."""
+"""From an inventory to the grid it describes: who is who, where each node is, and who talks to whom."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from itertools import combinations
 from typing import Any
 from urllib.parse import urlsplit
 
+from ansible_collections.openmined.pygrid.plugins.module_utils.accounts import account_name
+
 KINDS = ("network", "domain", "worker")
-NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$")
 # A Network or a Domain closes its connections and writes its last rows.
 STOP_SECONDS = 30
+LOOPBACK = "127.0.0.1"
+# Location of nodes that are reached without SSH.
+THIS_MACHINE = "this machine"
+# Connections to PostgreSQL: a Domain answers with up to 40 threads, and each job holds a few of its own.
+CONNECTIONS = {"network": 20, "domain": 30}
+CONNECTIONS_OF_WORKER = 4
+CONNECTIONS_OF_JOB = 4
+
+
+@dataclass
+class Ingress:
+    """How the proxy of a node's machine lets the world in. ``names``: whom its certificate is for."""
+
+    port: int
+    server_name: str
+    names: list[str]
+    backend_port: int
+    max_request_mb: int
+    client_certificates: bool
+
+
+@dataclass
+class Database:
+    """Where a node keeps its rows when that is PostgreSQL.
+
+    ``on`` is the inventory name of the node on whose machine (``location``) the collection runs PostgreSQL; both are
+    None when an existing one is used. ``owner`` is the role that owns the tables, ``user`` the node's own login.
+    """
+
+    managed: bool
+    on: str | None
+    location: str | None
+    host: str
+    port: int
+    name: str
+    user: str
+    owner: str
+    tls: bool
+    connections: int
 
 
 @dataclass
 class Node:
-    """One node as the inventory describes it. ``location`` is equal for nodes on one machine."""
+    """One node as the inventory describes it.
+
+    ``location`` is equal for nodes on one machine, ``reach`` is how other machines reach it, ``address`` where the
+    node itself listens.
+    """
 
     host: str
     kind: str
     name: str
+    scope: str
     home: str
+    account: str
     location: str
+    reach: str
     address: str
     ports: dict[str, int]
     url: str
@@ -35,9 +80,28 @@ class Node:
     root_email: str
     settings: dict[str, Any]
     release_source: dict[str, str]
+    limits: dict[str, int]
+    queue_address: str | None = None
     queue_url: str | None = None
     domain: str | None = None
     workers: list[str] = field(default_factory=list)
+    ingress: Ingress | None = None
+    database: Database | None = None
+    egress: list[str] = field(default_factory=list)
+    talks_to: list[str] | None = None
+
+
+@dataclass
+class Host:
+    """One machine: its nodes, how others reach it, and the port of the PostgreSQL that the collection runs there.
+
+    ``packages``: what its services need from the distribution, for each family of operating systems.
+    """
+
+    nodes: list[str]
+    reach: str
+    database_port: int | None = None
+    packages: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -45,6 +109,8 @@ class Grid:
     """All nodes by inventory name; ``network`` is the inventory name of the Network and ``network_url`` where it is."""
 
     nodes: dict[str, Node]
+    hosts: dict[str, Host]
+    scope: str
     network: str | None
     network_url: str | None
 
@@ -65,42 +131,81 @@ def kind_of(groups: list[str]) -> tuple[str | None, str | None]:
 
 def build_node(host: str, kind: str, values: dict[str, Any], location: str, release_source: dict[str, str]) -> Node:
     """The node that validated variables describe; ``release_source`` is the controller's part of its release."""
+    system = values["pygrid_scope"] == "system"
+    name = values["pygrid_name"] or host
     address = values["pygrid_listen_address"]
     port = values[f"pygrid_{kind}_port"]
-    ports = {f"pygrid_{kind}_port": port}
-    settings: dict[str, Any] = {
-        "listen": {"host": address, "port": port},
-        "log_level": values["pygrid_log_level"],
-        # supervisor's children would live on when it dies, and hold their ports against the next start
-        "stop_with_parent": True,
-    }
     node = Node(
         host=host,
         kind=kind,
-        name=values["pygrid_name"] or host,
-        home=values["pygrid_home"],
+        name=name,
+        scope=values["pygrid_scope"],
+        home=values["pygrid_home"] or ("/opt/pygrid" if system else ""),
+        account=account_name(name) if system else "",
         location=location,
+        reach=values["pygrid_address"] or (location if system and location != THIS_MACHINE else address),
         address=address,
-        ports=ports,
-        url=values.get(f"pygrid_{kind}_url") or f"http://{_url_host(address)}:{port}",
+        ports={f"pygrid_{kind}_port": port},
+        url="",
         stop_seconds=STOP_SECONDS,
-        root_email=_root_email(kind, values["pygrid_name"] or host, values["pygrid_root_email"]),
-        settings=settings,
+        root_email=_root_email(kind, name, values["pygrid_root_email"]),
+        settings={
+            "listen": {"host": address, "port": port},
+            "log_level": values["pygrid_log_level"],
+            # supervisor's children would live on when it dies, and hold their ports against the next start
+            "stop_with_parent": not system,
+        },
         release_source=release_source,
+        limits={
+            "cpu_percent": values["pygrid_cpu_percent_max"],
+            "memory_mb": values["pygrid_memory_max_mb"],
+            "tasks": values["pygrid_tasks_max"],
+        },
     )
-    if kind == "network":
-        settings["auto_approve_domains"] = values["pygrid_network_auto_approve_domains"]
-    elif kind == "domain":
-        queue_port = values["pygrid_domain_queue_port"]
-        ports["pygrid_domain_queue_port"] = queue_port
-        settings["queue"] = {"host": address, "port": queue_port}
-        node.queue_url = f"tcp://{_url_host(address)}:{queue_port}"
+    _add_url(node, values)
+    _add_kind(node, values)
+    if system:
+        node.settings["notify"] = True
+        if values["pygrid_blob_store"] == "s3":
+            node.settings["blobs"] = {"kind": "s3"}
+    return node
+
+
+def _add_url(node: Node, values: dict[str, Any]) -> None:
+    """Where others reach the node: itself, or the proxy in front of it."""
+    port = values[f"pygrid_{node.kind}_port"]
+    given = values.get(f"pygrid_{node.kind}_url")
+    if node.scope == "user" or node.kind == "worker" or values["pygrid_ingress"] == "none":
+        node.url = given or f"http://{url_host(node.address)}:{port}"
+        return
+    https_port = values["pygrid_https_port"]
+    node.url = given or f"https://{url_host(node.reach)}" + ("" if https_port == 443 else f":{https_port}")
+    name = urlsplit(node.url).hostname or node.reach
+    node.ingress = Ingress(
+        port=https_port,
+        server_name=name,
+        names=list(dict.fromkeys([name, node.reach])),
+        backend_port=port,
+        max_request_mb=values["pygrid_request_max_mb"],
+        client_certificates=node.kind == "network" and values["pygrid_network_client_certificates"],
+    )
+
+
+def _add_kind(node: Node, values: dict[str, Any]) -> None:
+    """What only a Network, only a Domain or only a Worker has."""
+    if node.kind == "network":
+        node.settings["auto_approve_domains"] = values["pygrid_network_auto_approve_domains"]
+    elif node.kind == "domain":
+        node.ports["pygrid_domain_queue_port"] = values["pygrid_domain_queue_port"]
+        node.queue_address = values["pygrid_domain_queue_address"] or None
     else:
         node.domain = values["pygrid_worker_domain"]
         node.stop_seconds = values["pygrid_worker_drain_seconds"]
-        settings["pool"] = values["pygrid_worker_pool"]
-        settings["orphaned_jobs"] = values["pygrid_worker_orphaned_jobs"]
-    return node
+        node.egress = values["pygrid_worker_egress"]
+        node.settings["pool"] = values["pygrid_worker_pool"]
+        node.settings["orphaned_jobs"] = values["pygrid_worker_orphaned_jobs"]
+        if values["pygrid_worker_processes"] != 1:
+            node.settings["processes"] = values["pygrid_worker_processes"]
 
 
 def _root_email(kind: str, name: str, given: str) -> str:
@@ -108,102 +213,122 @@ def _root_email(kind: str, name: str, given: str) -> str:
     return "" if kind == "worker" else given or f"{name}@pygrid.example"
 
 
-def build_grid(nodes: dict[str, Node], domain_networks: dict[str, str]) -> Grid:
-    """Relate the nodes to one another. ``domain_networks``: URLs of a Network outside the inventory, by Domain."""
+def build_grid(nodes: dict[str, Node], values: dict[str, dict[str, Any]]) -> Grid:
+    """Relate the nodes to one another. ``values``: the validated variables of each."""
+    hosts: dict[str, Host] = {}
     for node in nodes.values():
+        hosts.setdefault(node.location, Host([], node.reach)).nodes.append(node.host)
         if node.kind == "worker" and node.domain in nodes:
             nodes[node.domain].workers.append(node.host)
+    for node in nodes.values():
+        if node.kind == "domain":
+            _add_queue(node, nodes)
+    for node in nodes.values():
+        if node.scope == "system" and node.kind != "worker":
+            node.database = _own_database(node, nodes, values)
+    for node in nodes.values():
+        if node.scope == "system":
+            _add_relations(node, nodes, values[node.host])
+    for node in nodes.values():
+        if node.database and node.database.location in hosts:
+            hosts[node.database.location].database_port = node.database.port
     network = next((node for node in nodes.values() if node.kind == "network"), None)
-    outside = next(iter(domain_networks.values()), None)
-    return Grid(nodes, network.host if network else None, network.url if network else outside)
+    outside = next((url for value in values.values() if (url := value.get("pygrid_domain_network_url"))), None)
+    scope = next((node.scope for node in nodes.values()), "user")
+    return Grid(nodes, hosts, scope, network.host if network else None, network.url if network else outside)
 
 
-def find_problems(grid: Grid) -> Iterator[tuple[str, str]]:
-    """(inventory name, sentence) for everything that cannot work, whatever the hosts look like."""
-    nodes = list(grid.nodes.values())
-    networks = [node for node in nodes if node.kind == "network"]
-    for node in networks[1:]:
-        yield node.host, f"the grid has a Network already ({networks[0].host}); a grid has one, leave one of them out"
-    for node in nodes:
-        yield from _check_node(node, grid)
-    for one, other in combinations(nodes, 2):
-        yield from _check_pair(one, other)
+def _add_queue(domain: Node, nodes: dict[str, Node]) -> None:
+    """One address for the queue: loopback, unless a Worker has to reach it from another machine."""
+    port = domain.ports["pygrid_domain_queue_port"]
+    remote = any(nodes[worker].location != domain.location for worker in domain.workers)
+    domain.queue_address = domain.queue_address or (domain.reach if remote else domain.address)
+    # A machine behind NAT listens on another address than the one it is reached by.
+    domain.queue_url = f"tcp://{url_host(domain.reach if remote else domain.queue_address)}:{port}"
+    domain.settings["queue"] = {"host": domain.queue_address, "port": port}
 
 
-def _check_node(node: Node, grid: Grid) -> Iterator[tuple[str, str]]:
-    if not NAME.match(node.name):
-        yield (
-            node.host,
-            (
-                f"pygrid_name is {node.name!r}; a name has letters, digits, dots, underscores and hyphens,"
-                " begins with a letter or digit and has 50 characters at most"
-            ),
-        )
-    for variable, port in node.ports.items():
-        if not 1 <= port <= 65535:
-            yield node.host, f"{variable} is {port}; a port is a number from 1 to 65535"
-    if len(set(node.ports.values())) < len(node.ports):
-        yield node.host, f"{' and '.join(node.ports)} are the same port; choose another for one of them"
+def _own_database(node: Node, nodes: dict[str, Node], values: dict[str, dict[str, Any]]) -> Database | None:
+    """Database of a Network or a Domain in scope system; None for SQLite."""
+    own = values[node.host]
+    name = database_name(node.name)
+    connections = CONNECTIONS[node.kind]
+    if own["pygrid_database_url"]:
+        parts = urlsplit(own["pygrid_database_url"])
+        host = parts.hostname or ""
+        return Database(
+            managed=False, on=None, location=None, host=host, port=parts.port or 5432, name=parts.path.strip("/"),
+            user="", owner="", tls=not is_loopback_name(host), connections=connections,
+        )  # fmt: skip
+    if own["pygrid_database"] == "sqlite":
+        return None
+    on = own["pygrid_database_host"] or node.host
+    carrier = nodes.get(on, node)
+    local = carrier.location == node.location
+    return Database(
+        managed=True, on=on, location=carrier.location, host=LOOPBACK if local else carrier.reach,
+        port=values.get(on, own)["pygrid_database_port"], name=name, user=name, owner=name, tls=not local,
+        connections=connections,
+    )  # fmt: skip
+
+
+def _add_relations(node: Node, nodes: dict[str, Node], values: dict[str, Any]) -> None:
+    """What a node of scope system takes from the node it serves."""
     if node.kind == "worker":
-        yield from _check_worker(node, grid)
-    if node.kind == "domain" and grid.network in grid.nodes:
-        network = grid.nodes[grid.network]
-        for owner, variable in ((network, "pygrid_network_url"), (node, "pygrid_domain_url")):
-            if node.location != network.location and is_loopback(owner.url):
-                yield (
-                    owner.host,
-                    (
-                        f"{variable} is {owner.url}, which only its own host can reach, but {node.host} and"
-                        f" {network.host} are on different hosts; set {variable} to a URL that both can reach"
-                    ),
-                )
+        domain = nodes.get(node.domain or "")
+        if domain is None:
+            return
+        node.database = _worker_database(node, domain, nodes, values)
+        node.settings.setdefault("blobs", {"kind": "domain", "url": domain.url})
+        node.talks_to = _numeric_addresses(node, domain, values)
+    if node.database is not None:
+        node.settings["database_tls"] = node.database.tls
+        node.settings["database_connections"] = node.database.connections
 
 
-def _check_worker(node: Node, grid: Grid) -> Iterator[tuple[str, str]]:
-    domain = grid.nodes.get(node.domain or "")
-    domains = [other.host for other in grid.nodes.values() if other.kind == "domain"]
-    if domain is None or domain.kind != "domain":
-        known = f"one of {', '.join(domains)}" if domains else "the inventory has no Domain: add one"
-        yield node.host, f"pygrid_worker_domain is {node.domain!r}, which is no Domain of the inventory; {known}"
-    elif domain.location != node.location:
-        yield (
-            node.host,
-            (
-                f"it is on {node.location} and its Domain {domain.host} on {domain.location}; in scope user a Worker"
-                " shares the files of its Domain and has to be on the same host"
-            ),
-        )
-    elif domain.home != node.home:
-        yield node.host, f"its pygrid_home differs from that of its Domain {domain.host}; in scope user they share one"
+def _worker_database(node: Node, domain: Node, nodes: dict[str, Node], values: dict[str, Any]) -> Database | None:
+    """A Worker works in its Domain's database, under a login of its own."""
+    theirs = domain.database
+    if theirs is None:
+        return None
+    connections = CONNECTIONS_OF_WORKER + CONNECTIONS_OF_JOB * values["pygrid_worker_processes"]
+    if not theirs.managed:
+        return Database(**{**asdict(theirs), "connections": connections})
+    local = theirs.location == node.location
+    host = LOOPBACK if local else nodes[theirs.on or domain.host].reach
+    own = {"host": host, "user": database_name(node.name), "tls": not local, "connections": connections}
+    return Database(**{**asdict(theirs), **own})
 
 
-def _check_pair(one: Node, other: Node) -> Iterator[tuple[str, str]]:
-    if one.name == other.name:
-        yield other.host, f"pygrid_name is {other.name}, as for {one.host}; give each node of a grid its own name"
-    if one.location != other.location:
-        return
-    for variable, port in other.ports.items():
-        for taken, same in one.ports.items():
-            if port == same and _overlap(one.address, other.address):
-                yield (
-                    other.host,
-                    f"{variable} is {port}, as {taken} of {one.host} on the same host; choose another port",
-                )
+def _numeric_addresses(node: Node, domain: Node, values: dict[str, Any]) -> list[str] | None:
+    """All a Worker may talk to, for systemd; None when something in it is a name, which systemd cannot resolve."""
+    if "any" in node.egress or values["pygrid_blob_store"] == "s3":
+        return None
+    hosts = [domain.reach, urlsplit(domain.url).hostname or "", urlsplit(domain.queue_url or "").hostname or ""]
+    hosts += [node.database.host] if node.database else []
+    addresses = [LOOPBACK, *hosts, *node.egress]
+    try:
+        return sorted({str(ipaddress.ip_network(address)) for address in addresses})
+    except ValueError:
+        return None
 
 
-def _overlap(one: str, other: str) -> bool:
-    anywhere = {"0.0.0.0", "::"}  # noqa: S104 - compared, not listened on
-    return one == other or one in anywhere or other in anywhere
+def database_name(node: str) -> str:
+    """Name of a node's database and role in PostgreSQL: ``pygrid_alice``; at most 63 characters, no quoting needed."""
+    return "pygrid_" + re.sub(r"[^a-z0-9_]", "_", node.lower())[:56]
 
 
 def is_loopback(url: str) -> bool:
     """Whether a URL is only reachable on its own host."""
-    name = urlsplit(url).hostname or ""
+    return is_loopback_name(urlsplit(url).hostname or "")
+
+
+def is_loopback_name(name: str) -> bool:
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return name == "localhost" or name.endswith(".localhost")
 
 
-def _url_host(address: str) -> str:
+def url_host(address: str) -> str:
     return f"[{address}]" if ":" in address else address

@@ -40,7 +40,7 @@ def test_every_variable_that_is_used_is_documented() -> None:
     used = set()
     for folder in ("roles", "playbooks", "inventories"):
         for file in (CHECKOUT / folder).rglob("*.yml"):
-            used |= set(re.findall(r"(?<![\w.])pygrid_[a-z_]+", file.read_text()))
+            used |= set(re.findall(r"(?<![\w.])pygrid_[a-z0-9_]+", file.read_text()))
     assert used - known - groups - {"pygrid_node"} == set()
 
 

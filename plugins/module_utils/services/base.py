@@ -29,34 +29,66 @@ class ServiceState:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What a node may use at most; 0 stands for no limit. ``cpu_percent``: 100 is one processor."""
+
+    cpu_percent: int = 0
+    memory_mb: int = 0
+    tasks: int = 0
+
+
+@dataclass(frozen=True)
 class ServiceSpec:
-    """What is to be kept running. ``stop_seconds``: how long a clean stop (for a Worker: its drain) may take."""
+    """What is to be kept running.
+
+    ``stop_seconds``: how long a clean stop (for a Worker: its drain) may take.
+    The rest matters where a service manager can give it - ``account`` to run as, ``listen`` (address:port) to hold for
+    it, secret files to hand over by name as ``credentials``, the only numeric addresses it may talk to (None: any).
+    """
 
     name: str
+    kind: str
     command: list[str]
     directory: str
     log_file: str
     stop_seconds: int
     environment: dict[str, str] = field(default_factory=dict)
+    account: str = ""
+    listen: str = ""
+    credentials: dict[str, str] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+    talks_to: tuple[str, ...] | None = None
 
 
 class ServiceManager(Protocol):
-    """The seam between a node and the thing that keeps it running (supervisor now, systemd on real servers)."""
+    """The seam between a node and the thing that keeps it running: supervisor, or systemd on real servers."""
 
     def is_defined(self, spec: ServiceSpec) -> bool:
         """Whether the definition on disk is exactly ``spec``."""
 
-    def define(self, spec: ServiceSpec) -> None:
-        """Write the definition; takes effect with the next start or restart."""
+    def is_known(self, name: str) -> bool:
+        """Whether there is any definition of this name."""
 
     def state(self, name: str) -> ServiceState:
         """The state as the manager sees it now."""
 
-    def start(self, spec: ServiceSpec) -> None:
-        """Start with the definition on disk; returns when the process was started, not when it is healthy."""
+    def run(self, spec: ServiceSpec) -> None:
+        """Write the definition and start, or cleanly restart, with it.
+
+        Returns when the process was started, not when it is healthy.
+        """
 
     def stop(self, name: str, stop_seconds: int) -> None:
         """Stop cleanly and return when the process is gone."""
 
     def remove(self, name: str, stop_seconds: int) -> None:
         """Stop and forget the service; harmless when it is not there."""
+
+    def shutdown(self) -> None:
+        """End what all nodes of the home shared, once no node is left."""
+
+    def log_place(self, name: str) -> str:
+        """Where a person finds the node's log."""
+
+    def last_lines(self, name: str, count: int) -> str:
+        """The end of the node's log (the runtime never writes secrets into it)."""

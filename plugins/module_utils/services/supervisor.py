@@ -133,7 +133,10 @@ class Supervisor:
     def is_defined(self, spec: ServiceSpec) -> bool:
         return read_text(self._program_file(spec.name)) == self._program_text(spec)
 
-    def define(self, spec: ServiceSpec) -> None:
+    def is_known(self, name: str) -> bool:
+        return self._program_file(name).exists()
+
+    def _define(self, spec: ServiceSpec) -> None:
         (self._root / "conf.d").mkdir(mode=0o700, parents=True, exist_ok=True)
         write_if_different(self._program_file(spec.name), self._program_text(spec))
 
@@ -211,7 +214,9 @@ class Supervisor:
             detail=info["spawnerr"] or info["statename"],
         )
 
-    def start(self, spec: ServiceSpec) -> None:
+    def run(self, spec: ServiceSpec) -> None:
+        self.stop(spec.name, spec.stop_seconds)
+        self._define(spec)
         self._ensure_up()
         rpc = self._rpc()
         (_added, changed, _removed) = rpc.reloadConfig()[0]
@@ -240,6 +245,13 @@ class Supervisor:
             return
         self.stop(name, stop_seconds)
         self._tolerating(FAULT_BAD_NAME, self._rpc().removeProcessGroup, name)
+
+    def log_place(self, name: str) -> str:
+        return str(self._home.node(name).log_file)
+
+    def last_lines(self, name: str, count: int) -> str:
+        text = read_text(self._home.node(name).log_file) or ""
+        return "\n".join(text.splitlines()[-count:])
 
     @staticmethod
     def _tolerating(code: int, method: Any, *arguments: Any) -> bool:

@@ -14,10 +14,10 @@ from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid import (
     Node,
     build_grid,
     build_node,
-    find_problems,
     is_loopback,
     kind_of,
 )
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid_checks import find_problems
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.variables import unknown_variable, validate
 
 

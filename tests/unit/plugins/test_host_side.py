@@ -37,8 +37,6 @@ def test_files_are_replaced_whole_and_private(tmp_path: Path) -> None:
     file = tmp_path / "settings.json"
     write_atomic(file, "old")
     assert file.stat().st_mode & 0o777 == 0o600
-    assert write_if_different(file, "new", dry_run=True)
-    assert file.read_text() == "old"
     assert write_if_different(file, "new")
     assert not write_if_different(file, "new")
     file.chmod(0o644)
@@ -149,7 +147,7 @@ def test_python_is_found_and_named() -> None:
 
 
 def test_worker_shares_the_files_of_its_domain() -> None:
-    settings = full_settings("/grid", "w1", "worker", {"domain": {"name": "alice"}})
+    settings = full_settings(Home(Path("/grid")), "w1", "worker", {"domain": {"name": "alice"}})
     assert settings["database_url"] == "sqlite:////grid/nodes/alice/data/node.db"
     assert settings["blob_directory"] == "/grid/nodes/alice/data/blobs"
     assert settings["identity_file"] == "/grid/nodes/w1/identity.json"
@@ -170,14 +168,15 @@ def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
     manager.shutdown()
 
 
-def service(tmp_path: Path, program: str, stop_seconds: int = 5) -> ServiceSpec:
+def service(tmp_path: Path, program: str, name: str = "alice") -> ServiceSpec:
     (tmp_path / "run dir").mkdir(exist_ok=True)
     return ServiceSpec(
-        name="alice",
+        name=name,
+        kind="domain",
         command=[sys.executable, "-c", program],
         directory=str(tmp_path / "run dir"),
         log_file=str(tmp_path / "run dir" / "100% alice.log"),
-        stop_seconds=stop_seconds,
+        stop_seconds=5,
     )
 
 
@@ -194,24 +193,21 @@ def wait_for(supervisor: Supervisor, state: str, not_pid: int | None = None) -> 
 def test_service_lives_through_its_whole_life(supervisor: Supervisor, tmp_path: Path) -> None:
     spec = service(tmp_path, "import time; print('up', flush=True); time.sleep(600)")
     assert supervisor.state("alice").state == "absent"
+    assert not supervisor.is_known("alice")
     assert not supervisor.is_defined(spec)
-    supervisor.define(spec)
+    supervisor.run(spec)
+    assert supervisor.is_known("alice")
     assert supervisor.is_defined(spec)
-    supervisor.start(spec)
     first = wait_for(supervisor, "running")
-    supervisor.start(spec)
-    assert wait_for(supervisor, "running") == first
     os.kill(first or 0, signal.SIGKILL)
     second = wait_for(supervisor, "running", not_pid=first)
     assert "up" in Path(spec.log_file).read_text()
     supervisor.stop("alice", 5)
     assert supervisor.state("alice").state == "stopped"
     assert not Path(f"/proc/{second}").exists()
-    supervisor.start(spec)
+    supervisor.run(spec)
     third = wait_for(supervisor, "running")
-    changed = service(tmp_path, "import time; time.sleep(601)")
-    supervisor.define(changed)
-    supervisor.start(changed)
+    supervisor.run(service(tmp_path, "import time; time.sleep(601)"))
     wait_for(supervisor, "running", not_pid=third)
     supervisor.remove("alice", 5)
     supervisor.remove("alice", 5)
@@ -220,8 +216,7 @@ def test_service_lives_through_its_whole_life(supervisor: Supervisor, tmp_path: 
 
 def test_service_that_ends_at_once_is_seen(supervisor: Supervisor, tmp_path: Path) -> None:
     spec = service(tmp_path, "raise SystemExit(78)")
-    supervisor.define(spec)
-    supervisor.start(spec)
+    supervisor.run(spec)
     wait_for(supervisor, "failing")
 
 
@@ -230,16 +225,15 @@ def test_secrets_of_the_caller_do_not_reach_a_service(
 ) -> None:
     monkeypatch.setenv("VAULT_PASSWORD", "open sesame")
     spec = service(tmp_path, "import time; time.sleep(600)")
-    supervisor.define(spec)
-    supervisor.start(spec)
+    supervisor.run(spec)
     pid = wait_for(supervisor, "running")
     assert b"sesame" not in Path(f"/proc/{pid}/environ").read_bytes()
 
 
 def test_supervisord_starts_once_for_many_callers(supervisor: Supervisor, tmp_path: Path) -> None:
-    spec = service(tmp_path, "import time; time.sleep(600)")
-    supervisor.define(spec)
-    threads = [threading.Thread(target=supervisor.start, args=(spec,)) for _unused in range(5)]
+    names = ["alice", "bob", "net", "w1", "w2"]
+    specs = [service(tmp_path, "import time; time.sleep(600)", name) for name in names]
+    threads = [threading.Thread(target=supervisor.run, args=(spec,)) for spec in specs]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -17,6 +17,7 @@ import pytest
 
 from ansible_collections.openmined.pygrid.plugins.module_utils import release_files as files
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
+from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home
 from ansible_collections.openmined.pygrid.plugins.module_utils.release_stage import only_new
 from ansible_collections.openmined.pygrid.plugins.plugin_utils import release_source
 
@@ -44,10 +45,10 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_the_lock_is_held_until_the_children_are_gone(tmp_path: Path) -> None:
-    with files.locked(tmp_path) as lock:
+    with files.locked(Home(tmp_path)) as lock:
         child = lock.run([sys.executable, "-c", "import time; time.sleep(0.6)"])
         started = time.monotonic()
-    with files.locked(tmp_path) as lock:
+    with files.locked(Home(tmp_path)) as lock:
         assert time.monotonic() - started >= 0.4
         assert lock.waited_seconds >= 0.3
     child.wait()
@@ -57,7 +58,8 @@ def test_children_die_with_a_killed_run(tmp_path: Path) -> None:
     program = (
         "import sys, time, os, signal, pathlib\n"
         "from ansible_collections.openmined.pygrid.plugins.module_utils import release_files as files\n"
-        "with files.locked(pathlib.Path(sys.argv[1])) as lock:\n"
+        "from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home\n"
+        "with files.locked(Home(pathlib.Path(sys.argv[1]))) as lock:\n"
         "    print(lock.run(['sleep', '60']).pid, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -67,7 +69,7 @@ def test_children_die_with_a_killed_run(tmp_path: Path) -> None:
     )
     assert run.returncode == -9
     assert run.stdout.strip().isdigit()
-    with files.locked(tmp_path) as lock:  # would take 60 s if the child had lived on
+    with files.locked(Home(tmp_path)) as lock:  # would take 60 s if the child had lived on
         assert lock.waited_seconds < 5
 
 

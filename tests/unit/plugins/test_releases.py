@@ -94,4 +94,4 @@ def test_releases_come_by_age_and_with_their_nodes(tmp_path: Path) -> None:
     use(tmp_path, "alice", "0.9.5-0123456789ab")
     (tmp_path / "nodes" / "new").mkdir()
     assert releases.staged_releases(tmp_path) == ["0.9.5-0123456789ab", "0.9.3-0123456789ab"]
-    assert releases.releases_in_use(tmp_path) == {"0.9.5-0123456789ab": ["alice", "bob"]}
+    assert releases.releases_in_use(tmp_path / "nodes") == {"0.9.5-0123456789ab": ["alice", "bob"]}

@@ -1,0 +1,132 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What in an inventory cannot be right, whatever the hosts look like."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import combinations
+from urllib.parse import urlsplit
+
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid import THIS_MACHINE, Grid, Node, is_loopback
+
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$")
+
+
+def find_problems(grid: Grid) -> Iterator[tuple[str, str]]:
+    """(inventory name, sentence) for everything that cannot work, whatever the hosts look like."""
+    nodes = list(grid.nodes.values())
+    networks = [node for node in nodes if node.kind == "network"]
+    for node in networks[1:]:
+        yield node.host, f"the grid has a Network already ({networks[0].host}); a grid has one, leave one of them out"
+    for node in nodes:
+        yield from _check_node(node, grid)
+        if node.scope != grid.scope:
+            yield (
+                node.host,
+                f"pygrid_scope is {node.scope}, and {grid.scope} elsewhere; the nodes of a grid share one scope",
+            )
+        if node.scope == "system":
+            yield from _check_system(node, grid)
+    for one, other in combinations(nodes, 2):
+        yield from _check_pair(one, other)
+
+
+def _check_node(node: Node, grid: Grid) -> Iterator[tuple[str, str]]:
+    if not NAME.match(node.name):
+        yield (
+            node.host,
+            (
+                f"pygrid_name is {node.name!r}; a name has letters, digits, dots, underscores and hyphens,"
+                " begins with a letter or digit and has 50 characters at most"
+            ),
+        )
+    for variable, port in node.ports.items():
+        if not 1 <= port <= 65535:
+            yield node.host, f"{variable} is {port}; a port is a number from 1 to 65535"
+    if len(set(node.ports.values())) < len(node.ports):
+        yield node.host, f"{' and '.join(node.ports)} are the same port; choose another for one of them"
+    if node.kind == "worker":
+        yield from _check_worker(node, grid)
+    if node.kind == "domain" and grid.network in grid.nodes:
+        network = grid.nodes[grid.network]
+        for owner, variable in ((network, "pygrid_network_url"), (node, "pygrid_domain_url")):
+            if node.location != network.location and is_loopback(owner.url):
+                yield (
+                    owner.host,
+                    (
+                        f"{variable} is {owner.url}, which only its own host can reach, but {node.host} and"
+                        f" {network.host} are on different hosts; set {variable} to a URL that both can reach"
+                    ),
+                )
+
+
+def _check_worker(node: Node, grid: Grid) -> Iterator[tuple[str, str]]:
+    domain = grid.nodes.get(node.domain or "")
+    domains = [other.host for other in grid.nodes.values() if other.kind == "domain"]
+    if domain is None or domain.kind != "domain":
+        known = f"one of {', '.join(domains)}" if domains else "the inventory has no Domain: add one"
+        yield node.host, f"pygrid_worker_domain is {node.domain!r}, which is no Domain of the inventory; {known}"
+    elif node.scope == "system":
+        if domain.database is None:
+            yield (
+                domain.host,
+                f"pygrid_database is sqlite, but its Worker {node.host} shares no files with it; set it to postgresql",
+            )
+    elif domain.location != node.location:
+        yield (
+            node.host,
+            (
+                f"it is on {node.location} and its Domain {domain.host} on {domain.location}; in scope user a Worker"
+                " shares the files of its Domain and has to be on the same host"
+            ),
+        )
+    elif domain.home != node.home:
+        yield node.host, f"its pygrid_home differs from that of its Domain {domain.host}; in scope user they share one"
+
+
+def _check_system(node: Node, grid: Grid) -> Iterator[tuple[str, str]]:
+    """What only matters on real servers."""
+    if node.location == THIS_MACHINE and len(grid.hosts) > 1 and is_loopback(f"tcp://{node.reach}"):
+        yield node.host, f"other hosts reach it as {node.reach}: set pygrid_address to a name or address they can use"
+    if node.database and node.database.managed and node.database.on not in grid.nodes:
+        yield node.host, f"pygrid_database_host is {node.database.on!r}, which is no node of the inventory"
+    if node.ingress and urlsplit(node.url).scheme != "https":
+        yield node.host, f"pygrid_{node.kind}_url is {node.url}; behind the ingress it begins with https://"
+    for limit, value in node.limits.items():
+        if value < 0:
+            yield node.host, f"the limit {limit} is {value}; use 0 for no limit"
+    if node.kind == "worker" and not 1 <= node.settings.get("processes", 1) <= 64:
+        yield node.host, f"pygrid_worker_processes is {node.settings['processes']}; it is a number from 1 to 64"
+
+
+def _check_pair(one: Node, other: Node) -> Iterator[tuple[str, str]]:
+    if one.name == other.name:
+        yield other.host, f"pygrid_name is {other.name}, as for {one.host}; give each node of a grid its own name"
+    if one.scope == "system" and one.account == other.account and one.name != other.name:
+        yield (
+            other.host,
+            f"pygrid_name is {other.name}, which is too like {one.name} of {one.host}; choose another name",
+        )
+    if one.ingress and other.ingress and (one.url, one.location) == (other.url, other.location):
+        yield (
+            other.host,
+            f"its URL is {other.url}, as that of {one.host} on the same host;"
+            f" set pygrid_{other.kind}_url or pygrid_https_port",
+        )
+    if one.location != other.location:
+        return
+    for variable, port in other.ports.items():
+        for taken, same in one.ports.items():
+            if port == same and _overlap(one.address, other.address):
+                yield (
+                    other.host,
+                    f"{variable} is {port}, as {taken} of {one.host} on the same host; choose another port",
+                )
+
+
+def _overlap(one: str, other: str) -> bool:
+    anywhere = {"0.0.0.0", "::"}  # noqa: S104 - compared, not listened on
+    return one == other or one in anywhere or other in anywhere
