@@ -24,6 +24,8 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.releases import (
     releases_folder,
 )
 
+# Debian and its relatives, RHEL and its relatives.
+TRUST_STORES = (Path("/etc/ssl/certs/ca-certificates.crt"), Path("/etc/pki/tls/certs/ca-bundle.crt"))
 _PACKAGE = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==")
 
 
@@ -167,7 +169,7 @@ class Stager:
 
     def _start(self, command: list, **options: object) -> subprocess.Popen:
         variables = options.pop("env", None) or files.child_environment()
-        variables = {**variables, "UV_CACHE_DIR": str(self.cache), "UV_PYTHON_DOWNLOADS": "never", "NO_COLOR": "1"}
+        variables = {**trust(), **variables, "UV_CACHE_DIR": str(self.cache), "UV_PYTHON_DOWNLOADS": "never", "NO_COLOR": "1"}
         options.setdefault("stdin", subprocess.DEVNULL)
         return self.lock.run(
             command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
@@ -199,6 +201,12 @@ def newest_uv(home: Path) -> str:
 def supervisor_folder(home: Path, version: str) -> Path:
     """Return the environment of the supervisor."""
     return home / "tools" / f"supervisor-{version}"
+
+
+def trust() -> dict:
+    """Return where the host keeps its authorities: uv has a list of its own, which lacks those of a company's proxy."""
+    store = next((path for path in TRUST_STORES if path.exists()), None)
+    return {"SSL_CERT_FILE": str(store)} if store else {}
 
 
 def processors() -> int:

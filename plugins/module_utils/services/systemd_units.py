@@ -44,6 +44,8 @@ RuntimeDirectory=pygrid/%i
 RuntimeDirectoryMode=0700
 UMask=0077
 LimitNOFILE=16384
+# A core would hold secrets.
+LimitCORE=0
 SyslogIdentifier=pygrid-{kind}-%i
 
 # User code runs here: nothing but its own data and its Domain.
@@ -51,11 +53,14 @@ NoNewPrivileges=true
 CapabilityBoundingSet=
 AmbientCapabilities=
 ProtectSystem=strict
-ProtectHome=true
+ProtectHome=tmpfs
 PrivateTmp=true
 PrivateDevices=true
 PrivateUsers=true
 PrivateIPC=true
+PrivateMounts=true
+# Its own, so that the shared memory of a killed job goes with it.
+TemporaryFileSystem=/dev/shm:mode=1777,size=512M
 ProtectKernelTunables=true
 ProtectKernelModules=true
 ProtectKernelLogs=true
@@ -63,16 +68,16 @@ ProtectControlGroups=true
 ProtectClock=true
 ProtectHostname=true
 ProtectProc=invisible
-ProcSubset=pid
 RestrictNamespaces=true
 RestrictRealtime=true
 RestrictSUIDSGID=true
-RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX{families}
 LockPersonality=true
 MemoryDenyWriteExecute=true
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
-SystemCallFilter=~@privileged @resources
+# Not ~@resources: libzmq sets the priority of its threads and ends the process when it may not.
+SystemCallFilter=~@privileged
 SystemCallErrorNumber=EPERM
 KeyringMode=private
 RemoveIPC=true
@@ -104,6 +109,8 @@ def service_template(kind: str) -> str:
         title=TITLES[kind],
         kind=kind,
         after=f" pygrid-{kind}@%i.socket" if listening else "",
+        # libzmq lists the interfaces of the host when it binds the Domain's queue.
+        families=" AF_NETLINK" if kind == "domain" else "",
         requires=f"Requires=pygrid-{kind}@%i.socket\n" if listening else "",
     )
 
