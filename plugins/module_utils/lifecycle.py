@@ -132,12 +132,23 @@ class Node:
         if health:
             if health.get("release") != self._wanted.release:
                 return f"release {health.get('release')}"
-            return "" if health.get("settings_digest") == digest(self._settings) else "older settings"
+            if health.get("settings_digest") != digest(self._settings):
+                return "older settings"
+            return self._older_secret(health.get("started_at"))
         # It does not answer (yet): it is old when it was started before what it reads at its start was written.
         started_at = time.time() - (state.uptime_seconds or 0)
         for path in (self._paths.settings, self._paths.current):
             if path.exists() and path.lstat().st_mtime > started_at + 1:
                 return f"an older {path.name}"
+        return ""
+
+    def _older_secret(self, started_at: float | None) -> str:
+        """A secret that was replaced after the process had read it; the identity never is."""
+        for name, path in self._service.credentials.items():
+            file = Path(path)
+            replaceable = name != self._paths.identity.name and file.exists()
+            if replaceable and started_at and file.stat().st_mtime > started_at:
+                return f"an older {name}"
         return ""
 
     def converge(self, changes: list[Change]) -> None:

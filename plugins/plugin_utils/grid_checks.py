@@ -26,7 +26,7 @@ def find_problems(grid: Grid) -> Iterator[tuple[str, str]]:
         if node.scope != grid.scope:
             yield (
                 node.host,
-                f"pygrid_scope is {node.scope}, and {grid.scope} elsewhere; the nodes of a grid share one scope",
+                f"pygrid_scope is {node.scope}, and {grid.scope} elsewhere; a grid has one scope",
             )
         if node.scope == "system":
             yield from _check_system(node, grid)

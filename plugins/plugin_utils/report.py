@@ -9,6 +9,18 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+LOCAL_STEPS = (
+    "  make demo         a federated training over both Domains' private data (playbooks/demo.yml)",
+    "  make status       who is up and what each Worker does (playbooks/status.yml)",
+    "  make credentials  passwords of the root accounts (playbooks/credentials.yml)",
+    "  make remove       take the grid away again, data kept (playbooks/remove.yml)",
+)
+SERVER_STEPS = (
+    "  playbooks/status.yml        who is up, what each Worker does, how long certificates are valid",
+    "  playbooks/credentials.yml   passwords of the root accounts (-e pygrid_show_credentials=true)",
+    "  docs/intranet.md            how data scientists reach the grid, and what an operator does when",
+)
+
 
 def table(rows: list[list[str]]) -> list[str]:
     """Left-aligned columns, two spaces apart; the first row is the heading."""
@@ -37,18 +49,21 @@ def format_summary(grid: Mapping[str, Any], hostvars: Mapping[str, Any]) -> str:
         email = (created or state.get("identity") or {}).get("root_email", "-")
         serves = grid["nodes"][node["domain"]]["name"] if node["domain"] else "-"
         rows.append([node["name"], node["kind"], node["url"] if node["kind"] != "worker" else "-", email, serves])
+    lines = ["The grid runs.", "", *table(rows), "", *_places(grid, hostvars), "", "What next:"]
+    if grid["scope"] == "system":
+        return "\n".join([*lines, *SERVER_STEPS])
+    return "\n".join([*lines, *LOCAL_STEPS])
+
+
+def _places(grid: Mapping[str, Any], hostvars: Mapping[str, Any]) -> list[str]:
+    """Where things lie, and what a client needs to trust the grid."""
+    if grid["scope"] == "system":
+        return [
+            "Each node is the systemd service pygrid-<kind>@<name>; journalctl -u pygrid-<kind>@<name> shows its log.",
+            "Settings lie in /etc/pygrid, data in /var/lib/pygrid and in PostgreSQL.",
+        ]
     homes = {(hostvars[host].get("__node_state") or {}).get("node", {}).get("home") for host in grid["nodes"]}
-    lines = ["The grid runs.", "", *table(rows), ""]
-    lines += [f"Everything lies in {home} on its host." for home in sorted(filter(None, homes))]
-    lines += [
-        "",
-        "What next:",
-        "  make demo         a federated training over both Domains' private data (playbooks/demo.yml)",
-        "  make status       who is up and what each Worker does (playbooks/status.yml)",
-        "  make credentials  passwords of the root accounts (playbooks/credentials.yml)",
-        "  make remove       take the grid away again, data kept (playbooks/remove.yml)",
-    ]
-    return "\n".join(lines)
+    return [f"Everything lies in {home} on its host." for home in sorted(filter(None, homes))]
 
 
 def _jobs(health: Mapping[str, Any]) -> str:
