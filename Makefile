@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 EXTRA ?=
+I ?=
 S ?= default
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 # Ansible refuses to run without a UTF-8 locale, and a bare machine or container often has none set.
@@ -9,27 +10,29 @@ ifeq ($(findstring utf,$(subst UTF,utf,$(or $(LC_ALL),$(LC_CTYPE),$(LANG)))),)
 export LC_ALL := C.UTF-8
 endif
 
-PLAYBOOK := .tools/deploy/bin/ansible-playbook
+# An inventory of one's own (make deploy I=inventories/mine) may be about servers, which needs more on the controller.
+TOOLS := $(if $(I),server,deploy)
+PLAYBOOK := .tools/$(TOOLS)/bin/ansible-playbook $(if $(I),-i "$(I)")
 CHECK := .tools/test/bin/python tests/run.py
 
-.PHONY: help deploy demo status credentials remove test lint unit sanity e2e scenario bench lock clean deploy-tools test-tools
+.PHONY: help deploy demo status credentials remove test lint unit sanity e2e scenario bench lock clean deploy-tools server-tools test-tools
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-deploy: deploy-tools ## Bring up a grid on this machine (EXTRA="-e name=value" reaches ansible-playbook)
+deploy: $(TOOLS)-tools ## Bring up a grid on this machine, or that of an inventory: I=inventories/mine (EXTRA="-e name=value")
 	@$(PLAYBOOK) playbooks/deploy.yml $(EXTRA)
 
-demo: deploy-tools ## Train a model over the private data of both Domains
+demo: $(TOOLS)-tools ## Train a model over the private data of both Domains
 	@$(PLAYBOOK) playbooks/demo.yml $(EXTRA)
 
-status: deploy-tools ## Show every node, its health and what its Workers do
+status: $(TOOLS)-tools ## Show every node, its health and what its Workers do
 	@$(PLAYBOOK) playbooks/status.yml $(EXTRA)
 
-credentials: deploy-tools ## Show the root accounts: EXTRA="-e pygrid_show_credentials=true"
+credentials: $(TOOLS)-tools ## Show the root accounts: EXTRA="-e pygrid_show_credentials=true"
 	@$(PLAYBOOK) playbooks/credentials.yml $(EXTRA)
 
-remove: deploy-tools ## Take the grid away (its data too: EXTRA="-e pygrid_remove_data=true")
+remove: $(TOOLS)-tools ## Take the grid away (its data too: EXTRA="-e pygrid_remove_data=true")
 	@$(PLAYBOOK) playbooks/remove.yml $(EXTRA)
 
 test: test-tools ## Run every check: lint, unit, sanity, e2e, molecule
@@ -45,13 +48,16 @@ bench: test-tools ## Measure deploys against a bare shell script
 	@.tools/test/bin/python tests/benchmarks/run.py $(EXTRA)
 
 lock: deploy-tools ## Renew the lock files of the tool environments (requirements/lock.py: of the releases)
-	@for name in deploy test; do .tools/deploy/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes --no-header --cache-dir .cache/uv --output-file requirements/$$name.txt requirements/$$name.in || exit 1; done
+	@for name in deploy server test; do .tools/deploy/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes --no-header --cache-dir .cache/uv --output-file requirements/$$name.txt requirements/$$name.in || exit 1; done
 
 clean: ## Remove the tool environments and caches (not the grid)
 	@rm -rf .tools .cache .ansible
 
 deploy-tools:
 	@$(PYTHON) -I -S requirements/environment.py .tools/deploy requirements/deploy.txt
+
+server-tools: deploy-tools
+	@$(PYTHON) -I -S requirements/environment.py .tools/server requirements/server.txt
 
 test-tools: deploy-tools
 	@$(PYTHON) -I -S requirements/environment.py .tools/test requirements/test.txt

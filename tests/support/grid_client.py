@@ -8,6 +8,7 @@ python grid_client.py seed        URL IDENTITY_FILE
 python grid_client.py fingerprint URL IDENTITY_FILE
 python grid_client.py submit      URL IDENTITY_FILE SECONDS
 python grid_client.py result      URL IDENTITY_FILE JOB_ID TIMEOUT_SECONDS
+python grid_client.py big_job     URL IDENTITY_FILE TIMEOUT_SECONDS
 """
 
 from __future__ import annotations
@@ -107,6 +108,30 @@ def result(url: str, identity_file: str, job_id: str, timeout_seconds: str) -> d
     return {"status": job.status.value, "value": value}
 
 
+def big_job(url: str, identity_file: str, timeout_seconds: str) -> dict[str, Any]:
+    """A job that reads a large object (a blob) and writes another one; is it the same afterwards?"""
+    client = login(url, identity_file)
+    asset = next(asset for dataset in client.datasets for asset in dataset.assets if asset.name == "large")
+
+    @sy.syft_function(
+        input_policy=MixedInputPolicy(data=asset, client=client), output_policy=OutputPolicyExecuteCount(limit=1000)
+    )
+    def doubled(data):  # noqa: ANN001, ANN202 - syft sends the source as it stands
+        return data * 2
+
+    if "doubled" not in [code.service_func_name for code in client.code]:
+        client.code.request_code_execution(doubled).approve(disable_warnings=True)
+    job = client.code.doubled(data=asset, blocking=False)
+    end = time.monotonic() + float(timeout_seconds)
+    while job.status.value not in ("completed", "errored", "interrupted") and time.monotonic() < end:
+        time.sleep(0.5)
+        job = client.jobs.get(job.id)
+    if job.status.value != "completed":
+        return {"status": job.status.value, "same": False}
+    return {"status": "completed", "same": bool(np.array_equal(job.result.get(), asset.data * 2))}
+
+
 if __name__ == "__main__":
-    verb = {"peers": peers, "seed": seed, "fingerprint": fingerprint, "submit": submit, "result": result}[sys.argv[1]]
+    verbs = (peers, seed, fingerprint, submit, result, big_job)
+    verb = next(verb for verb in verbs if verb.__name__ == sys.argv[1])
     print("\n" + json.dumps(verb(*sys.argv[2:])))

@@ -13,6 +13,7 @@ import hmac
 import io
 import json
 import logging
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -171,7 +172,7 @@ class ChannelStore:
         finally:
             response.release_conn()
         expected = self._key.sign_answer(request, answer.status, answer.version, digest_of(answer.data))
-        if not hmac.compare_digest(signature, expected):
+        if not hmac.compare_digest(signature, expected.hex().encode()):
             raise BlobError(f"the answer of {self._url} for blob {name} is damaged, or not from this Worker's Domain")
         return answer
 
@@ -198,9 +199,10 @@ class ChannelStore:
                 headers={"Accept-Encoding": "identity", **headers},
             )  # fmt: skip
         except SSLError as error:
-            raise BlobError(
-                f"the Domain at {self._url} has no certificate this Worker trusts: {_cause(error)}"
-            ) from None
+            if error.args and isinstance(error.args[0], ssl.SSLCertVerificationError):
+                reason = error.args[0].verify_message
+                raise BlobError(f"this Worker does not trust the certificate of {self._url}: {reason}") from None
+            raise self._away(error) from None
         except (HTTPError, OSError) as error:
             raise self._away(error) from None
         if response.status in _AWAY:

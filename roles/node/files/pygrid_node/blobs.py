@@ -51,23 +51,26 @@ def make_store(settings: Settings, identity: Identity) -> Store:
 
 
 def check(store: Store) -> None:
-    """Refuse to start a Domain whose blobs cannot be reached; raises NodeError."""
+    """Refuse to start a Network or Domain whose blobs cannot be reached; raises NodeError."""
     problem = store.problem()
     if problem:
         raise NodeError(problem, EXIT_TEMPORARY)
+    if isinstance(store, FileStore):
+        store.clean()
 
 
 def install(store: Store) -> None:
-    """Put a store under syft's on-disk storage, for this process and those forked from it; syft must be imported."""
+    """Put a store under syft's on-disk storage, for this process and those forked from it."""
     from syft.service.blob_storage import service
+    from syft.service.response import SyftSuccess
     from syft.store.blob_storage import SyftObjectRetrieval
     from syft.store.blob_storage.on_disk import OnDiskBlobStorageConnection
     from syft.types.blob_storage import SecureFilePathLocation
     from syft.types.errors import SyftException
 
     def read(_self: Any, location: Any, type_: type | None, **_unused: Any) -> Any:
-        name = _name_in(location.path)
         try:
+            name = _name_in(location.path)
             return SyftObjectRetrieval(syft_object=store.read(name), file_name=name, type_=type_)
         except BlobError as error:
             raise SyftException(public_message=str(error)) from error
@@ -82,7 +85,7 @@ def install(store: Store) -> None:
             store.delete(_name_in(location.path))
         except BlobError as error:
             raise SyftException(public_message=str(error)) from error
-        return None
+        return SyftSuccess(message="Successfully deleted file.")
 
     class Destination:
         """What `write_to_disk` of S/service/blob_storage/service.py makes of a location, and writes to."""

@@ -38,13 +38,10 @@ def show_client_certificate(file: Path) -> None:
     """
     from requests import Session
 
-    if hasattr(Session, "__pygrid_original_init__"):
-        original = Session.__pygrid_original_init__
-    else:
-        original = Session.__pygrid_original_init__ = Session.__init__  # type: ignore[attr-defined]
+    original = Session.__init__
 
-    def __init__(self: Any, *arguments: Any, **options: Any) -> None:
+    def with_certificate(self: Any, *arguments: Any, **options: Any) -> None:
         original(self, *arguments, **options)
         self.cert = str(file)
 
-    Session.__init__ = __init__  # type: ignore[method-assign]
+    Session.__init__ = with_certificate  # type: ignore[method-assign]

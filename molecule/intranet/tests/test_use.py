@@ -1,0 +1,71 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The grid in use, from a host that has the CA's certificate and the owners' accounts, and nothing else of the grid."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.support.intranet import Intranet
+
+DEMO = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"]) / "examples" / "federated_breast_cancer"
+PYTHON = "/opt/client/releases/0.9.5-*/env/bin/python"
+
+
+@pytest.fixture(scope="module")
+def researcher(grid: Intranet) -> str:
+    """A folder on the fifth host with the demo, the CA and what the owners bring: their accounts."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        archive.add(DEMO, arcname=DEMO.name, filter=lambda entry: None if "__pycache__" in entry.name else entry)
+    grid.must("client", "rm -rf /root/work && mkdir -m 700 /root/work")
+    grid.put("client", packed.getvalue(), "/root/work/demo.tar")
+    grid.must("client", "tar -C /root/work -xf /root/work/demo.tar")
+    grid.put("client", grid.authority.read_bytes(), "/root/work/ca.pem")
+    for domain in ("alice", "bob"):
+        account = grid.must(domain, f"cat /etc/pygrid/nodes/{domain}/identity.json")
+        grid.put("client", account.encode(), f"/root/work/{domain}.json")
+    return "/root/work"
+
+
+def test_federated_training_through_tls(grid: Intranet, researcher: str) -> None:
+    domains = " ".join(f"--domain {name} {grid.url(name)} {researcher}/{name}.json" for name in ("alice", "bob"))
+    trust = f"REQUESTS_CA_BUNDLE={researcher}/ca.pem SSL_CERT_FILE={researcher}/ca.pem"
+    command = f"cd {researcher} && {trust} {PYTHON} -B -m federated_breast_cancer --network net {grid.url('net')}"
+    answer = grid.run("client", f"{command} {domains} --results {researcher}/results --rounds 2", seconds=300)
+    assert answer.succeeded, answer.text[-3000:]
+    results = json.loads(grid.must("client", f"cat {researcher}/results/results.json"))
+    assert results["rounds"]
+
+
+def test_nobody_answers_without_the_ca(grid: Intranet, researcher: str) -> None:
+    program = f"import syft as sy; sy.login_as_guest(url='{grid.url('net')}')"
+    answer = grid.run("client", f'cd {researcher} && {PYTHON} -c "{program}"')
+    assert not answer.succeeded
+    assert "CERTIFICATE_VERIFY_FAILED" in answer.text
+
+
+def test_jobs_read_and_write_large_objects_on_another_host(grid: Intranet, tmp_path: Path) -> None:
+    """3.2 MB lie in the Domain's blob folder; the Worker has its own disk."""
+    identity = grid.identity("alice", tmp_path)
+    expected = grid.client("seed", grid.url("alice"), identity)["sum"]
+    job = grid.client("submit", grid.url("alice"), identity, "1")["job"]
+    done = grid.client("result", grid.url("alice"), identity, job, "60")
+    assert done == {"status": "completed", "value": expected}
+    copy = grid.client("big_job", grid.url("alice"), identity, "60")
+    assert copy == {"status": "completed", "same": True}
+
+
+def test_status_shows_the_grid(grid: Intranet) -> None:
+    assert grid.client("peers", grid.url("net")) == {"alice": "ACTIVE", "bob": "ACTIVE"}
+    alice = grid.status("alice", "alice")
+    assert sorted(alice["workers"]["names"]) == ["alice-w1", "alice-w1-2"]

@@ -1,0 +1,122 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A deployed grid on hosts of a lab, for tests that look at it, use it and attack it from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.lab.lab import Lab
+
+CLIENT = Path(__file__).with_name("grid_client.py")
+ATTACKS = Path(__file__).with_name("attacks.py")
+KINDS = {"net": "network", "alice": "domain", "bob": "domain"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command said, and how it ended."""
+
+    code: int
+    text: str
+
+    @property
+    def succeeded(self) -> bool:
+        return self.code == 0
+
+
+class Intranet:
+    """The hosts net, alice, bob, workers (of both Domains) and client of a lab; the CA file is the controller's."""
+
+    def __init__(self, lab: str, authority: Path) -> None:
+        self.lab = Lab(lab)
+        self.authority = authority
+
+    def address(self, host: str) -> str:
+        return self.lab.network.address(self.lab.hosts[host].number)
+
+    def url(self, node: str) -> str:
+        return f"https://{self.address(node)}"
+
+    def run(self, host: str, command: str, account: str = "root", seconds: float = 120, text: str = "") -> Answer:
+        """Run a shell command on a host, as root or as another account; ``text`` is its standard input."""
+        if account != "root":
+            command = f"runuser -u {account} -- sh -c {shlex.quote(command)}"
+        done = subprocess.run(
+            self.lab.ssh_command(host, command),
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+        return Answer(done.returncode, done.stdout + done.stderr)
+
+    def must(self, host: str, command: str, **options: Any) -> str:
+        """Like run(), for what is no part of the question."""
+        answer = self.run(host, command, **options)
+        assert answer.succeeded, f"{host}: {command}: {answer.text}"
+        return answer.text.strip()
+
+    def put(self, host: str, content: bytes, path: str) -> None:
+        """Write a private file on a host."""
+        command = self.lab.ssh_command(host, f"umask 077; cat > {shlex.quote(path)}")
+        subprocess.run(command, input=content, check=True, timeout=120)
+
+    def status(self, host: str, node: str) -> dict[str, Any]:
+        """What a node says of itself on its control socket."""
+        command = f"curl -s --max-time 20 --unix-socket /run/pygrid/{node}/control.sock http://node/status"
+        return json.loads(self.must(host, command))
+
+    def wait_ready(self, host: str, node: str, seconds: float = 120) -> None:
+        end = time.monotonic() + seconds
+        while True:
+            answer = self.run(
+                host, f"curl -s --max-time 20 --unix-socket /run/pygrid/{node}/control.sock http://node/healthz/ready"
+            )
+            if '"status":"ready"' in answer.text.replace(" ", ""):
+                return
+            assert time.monotonic() < end, f"{node} is not ready after {seconds:.0f} s: {answer.text[:500]}"
+            time.sleep(1)
+
+    def identity(self, node: str, folder: Path) -> Path:
+        """A copy of the file with a node's root account, for its owner."""
+        file = folder / f"{node}.json"
+        file.touch(mode=0o600)
+        file.write_text(self.must(node, f"cat /etc/pygrid/nodes/{node}/identity.json"))
+        return file
+
+    def client(self, *words: str | Path, seconds: float = 180) -> dict[str, Any]:
+        """A command of grid_client.py, run on the controller's side of the network with nothing but the CA file."""
+        return self._program(CLIENT, words, seconds)
+
+    def attack(self, *words: str | Path, seconds: float = 120) -> dict[str, Any]:
+        """A command of attacks.py, run like that."""
+        return self._program(ATTACKS, words, seconds)
+
+    def _program(self, program: Path, words: tuple[str | Path, ...], seconds: float) -> dict[str, Any]:
+        environment = {
+            "PATH": os.defpath,
+            "HOME": os.environ.get("HOME", "/"),
+            "REQUESTS_CA_BUNDLE": str(self.authority),
+            "SSL_CERT_FILE": str(self.authority),
+        }
+        python = os.environ["PYGRID_TEST_PYTHON"]
+        done = subprocess.run(
+            self.lab.inside(python, str(program), *map(str, words)),
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return json.loads(done.stdout.strip().splitlines()[-1])
