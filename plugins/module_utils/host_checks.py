@@ -68,13 +68,15 @@ def check_home(home: Home, needs_release: bool) -> list[str]:
     return problems
 
 
-def check_ports(address: str, ports: dict[str, int], own_pid: int | None) -> list[str]:
-    """Is each port free, unless the running node itself (the process ``own_pid``) holds it?
+def check_ports(address: str, ports: dict[str, int], own_pid: int | None, held: str = "") -> list[str]:
+    """Is each port free, unless the running node itself (the process ``own_pid``) or its service manager holds it?
 
-    ``ports``: variable name -> number, so that the message can name what to change.
+    ``ports``: variable name -> number, so that the message can name what to change. ``held``: address:port.
     """
     problems = []
     for variable, port in ports.items():
+        if held == f"[{address}]:{port}" or held == f"{address}:{port}":
+            continue
         reason = _why_not_bindable(address, port, own_pid)
         if reason:
             problems.append(f"{variable} is {port}, but {reason}; free it or choose another port")

@@ -76,6 +76,7 @@ def read_node(home: Home, name: str, details: bool = False) -> dict[str, Any]:
             "pid": service.pid,
             "uptime_seconds": service.uptime_seconds,
             "detail": service.detail,
+            "holds": service.holds,
         },
         "health": health,
         "peers": read_peers(node) if health and health.get("kind") != "worker" else None,

@@ -123,7 +123,7 @@ node:
     service:
       description:
         - Its state - V(absent), V(stopped), V(starting), V(running), V(failing) or V(failed) - with pid,
-          uptime_seconds and detail.
+          uptime_seconds, detail and what the service manager holds for it (address and port).
       type: dict
     health:
       description: The node's own answer, null when it does not give one.
@@ -211,7 +211,7 @@ def find_problems(home: Home, state: dict[str, Any], wanted: dict[str, Any], par
     version = (parameters["release_source"] or {}).get("version", "")
     return [
         *check_home(home, needs_release=not wanted.get("staged")),
-        *check_ports(parameters["address"], ports, state["service"]["pid"]),
+        *check_ports(parameters["address"], ports, state["service"]["pid"], state["service"]["holds"]),
         *check_data(home.node(state["name"]), version, parameters["uid"] or None),
     ]
 

@@ -15,13 +15,15 @@ class ServiceState:
 
     ``state``: ``absent`` (not defined or the manager is down), ``stopped``, ``starting``, ``running``, ``failing``
     (it ended too soon and will be tried again) or ``failed`` (it will not be tried again).
-    ``uptime_seconds`` and ``pid`` are only set while it runs; ``detail`` is the manager's own word.
+    ``uptime_seconds`` and ``pid`` are only set while it runs; ``detail`` is the manager's own word. ``holds`` is the
+    address:port on which the manager itself listens for the node.
     """
 
     state: str
     pid: int | None = None
     uptime_seconds: float | None = None
     detail: str = ""
+    holds: str = ""
 
     @property
     def is_up(self) -> bool:

@@ -29,6 +29,7 @@ LOCK = Path("/run/pygrid-units.lock")
 # Nodes that share a host reload systemd at the same time; each reload takes a while on a busy machine.
 CALL_SECONDS = 120
 
+SHOWN = "ActiveState,SubState,Result,MainPID,ExecMainStartTimestampMonotonic,ExecMainStatus"
 # (ActiveState, SubState or any) -> our words
 STATES = {
     ("active", ""): "running",
@@ -107,6 +108,7 @@ class Systemd:
             pid=pid,
             uptime_seconds=time.clock_gettime(time.CLOCK_MONOTONIC) - started if up else None,
             detail=_detail(shown),
+            holds=_held(f"pygrid-{kind}@{name}.socket") if kind in LISTENING else "",
         )
 
     def run(self, spec: ServiceSpec) -> None:
@@ -188,12 +190,17 @@ def _systemctl(*words: str, tolerant: bool = False, seconds: float = CALL_SECOND
         raise PygridError(f"systemctl {' '.join(words)}: {result.stderr.strip()[-500:]}")
 
 
-def _show(unit: str) -> dict[str, str]:
-    names = "ActiveState,SubState,Result,MainPID,ExecMainStartTimestampMonotonic,ExecMainStatus,StatusText,NRestarts"
+def _show(unit: str, names: str = SHOWN) -> dict[str, str]:
     result = subprocess.run(
         [SYSTEMCTL, "show", "-p", names, unit], capture_output=True, text=True, timeout=CALL_SECONDS, check=False
     )
     return dict(line.split("=", 1) for line in result.stdout.splitlines() if "=" in line)
+
+
+def _held(socket: str) -> str:
+    """Where systemd listens for a node: ``127.0.0.1:5000 (Stream)`` is how it shows that."""
+    shown = _show(socket, "ActiveState,Listen")
+    return shown.get("Listen", "").partition(" ")[0] if shown.get("ActiveState") == "active" else ""
 
 
 def _detail(shown: dict[str, str]) -> str:

@@ -21,6 +21,7 @@ Documentation=https://github.com/OpenMined/PySyft
 # A database or a proxy on the same host is there first, if there is one.
 After=network-online.target postgresql.service pygrid-firewall.service{after}
 Wants=network-online.target
+StartLimitIntervalSec=0
 {requires}
 [Service]
 Type=notify
@@ -35,7 +36,6 @@ Restart=always
 RestartSec=2
 # 78: its settings are refused, and will be so again.
 RestartPreventExitStatus=78
-StartLimitIntervalSec=0
 # A Worker finishes its job after the signal; what is left of a job after the time-out must not live on.
 KillMode=mixed
 StateDirectory=pygrid/%i
