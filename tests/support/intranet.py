@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.lab.lab import Lab
 
 CLIENT = Path(__file__).with_name("grid_client.py")
@@ -120,3 +122,15 @@ class Intranet:
         )
         assert done.returncode == 0, done.stderr[-2000:]
         return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    return Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
+
+
+@pytest.fixture(scope="session")
+def grid(checkout: Path) -> Intranet:
+    """The grid of the molecule scenario that runs."""
+    lab = os.environ["MOLECULE_SCENARIO_NAME"]
+    return Intranet(lab, checkout / ".cache" / "lab" / f"pki-{lab}" / "current" / "grid-ca.pem")

@@ -1,0 +1,203 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Mishaps of servers, tried one after another on a running grid; what was seen is written to docs/mishaps.md."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.support.intranet import Intranet
+
+pytestmark = pytest.mark.timeout(0)
+
+PLACES = {"net": "net", "alice": "alice", "bob": "bob", "alice-w1": "workers", "bob-w1": "workers"}
+KINDS = {"net": "network", "alice": "domain", "bob": "domain", "alice-w1": "worker", "bob-w1": "worker"}
+HEADER = """\
+# Mishaps on servers
+
+Written by `make scenario S=mishaps`: a grid of four hosts (PostgreSQL, TLS, remote Workers, two processors for all of
+them) is hurt, and has to be whole again by itself. After each mishap users, datasets with their bytes, identities and
+finished jobs of both Domains are compared with what was there before.
+
+| mishap | whole again after (s) | what was seen |
+|---|---|---|
+"""
+
+
+@pytest.fixture(scope="session")
+def owner(grid: Intranet, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The accounts of both Domains' owners; each Domain has data."""
+    folder = tmp_path_factory.mktemp("owners")
+    files = {domain: grid.identity(domain, folder) for domain in ("alice", "bob")}
+    for domain, file in files.items():
+        grid.client("seed", grid.url(domain), file)
+    return files
+
+
+@pytest.fixture(scope="session")
+def record(checkout: Path) -> Iterator[list[str]]:
+    """Rows of the table; written after all tests, also when some of them failed."""
+    rows: list[str] = []
+    yield rows
+    (checkout / "docs" / "mishaps.md").write_text(HEADER + "".join(f"{row}\n" for row in rows))
+
+
+class Watch:
+    """What a Domain had before a mishap, and how long the grid takes to be whole again."""
+
+    def __init__(self, grid: Intranet, owner: dict[str, Path], rows: list[str]) -> None:
+        self.grid, self.owner, self.rows = grid, owner, rows
+        self.before = {domain: self.fingerprint(domain) for domain in owner}
+        self.started = time.monotonic()
+
+    def fingerprint(self, domain: str) -> dict[str, Any]:
+        seen = self.grid.client("fingerprint", self.grid.url(domain), self.owner[domain])
+        ended = {job: status for job, status in seen.pop("jobs").items() if status == "completed"}
+        return {**seen, "jobs": ended}
+
+    def hurt(self) -> None:
+        self.started = time.monotonic()
+
+    def whole(self, mishap: str, seen: str = "", seconds: float = 180) -> None:
+        """Wait until every node is ready, and compare."""
+        for node, host in PLACES.items():
+            self.grid.wait_ready(host, node, seconds)
+        took = time.monotonic() - self.started
+        for domain, before in self.before.items():
+            after = self.fingerprint(domain)
+            assert before["jobs"].items() <= after["jobs"].items(), f"{domain} lost jobs"
+            assert {**before, "jobs": None} == {**after, "jobs": None}
+        self.rows.append(f"| {mishap} | {took:.0f} | {seen or 'nothing lost'} |")
+
+    def submit(self, domain: str, seconds: float) -> str:
+        """Start a job and return once it runs."""
+        job = self.grid.client("submit", self.grid.url(domain), self.owner[domain], str(seconds))["job"]
+        end = time.monotonic() + 60
+        while self.grid.status(domain, domain)["jobs"].get("processing", 0) < 1:
+            assert time.monotonic() < end, f"job {job} does not start"
+            time.sleep(0.3)
+        return job
+
+    def result(self, domain: str, job: str, seconds: float = 120) -> dict[str, Any]:
+        return self.grid.client(
+            "result", self.grid.url(domain), self.owner[domain], job, str(seconds), seconds=seconds + 60
+        )
+
+
+@pytest.fixture
+def watch(grid: Intranet, owner: dict[str, Path], record: list[str]) -> Watch:
+    for node, host in PLACES.items():
+        grid.wait_ready(host, node)
+    return Watch(grid, owner, record)
+
+
+def pid_of(grid: Intranet, node: str) -> str:
+    return grid.must(PLACES[node], f"systemctl show -p MainPID --value pygrid-{KINDS[node]}@{node}")
+
+
+@pytest.mark.parametrize("node", PLACES)
+def test_process_is_killed(grid: Intranet, watch: Watch, node: str) -> None:
+    former = pid_of(grid, node)
+    grid.must(PLACES[node], f"kill -9 {former}")
+    watch.hurt()
+    end = time.monotonic() + 30
+    while pid_of(grid, node) in (former, "0"):
+        assert time.monotonic() < end
+        time.sleep(0.3)
+    watch.whole(f"`kill -9` of {node} ({KINDS[node]})")
+
+
+def test_ingress_is_killed(grid: Intranet, watch: Watch) -> None:
+    grid.must("alice", "systemctl kill -s KILL pygrid-ingress")
+    watch.hurt()
+    end = time.monotonic() + 30
+    while not grid.run(
+        "alice", f"curl -sf --cacert /etc/pygrid/grid-ca.pem {grid.url('alice')}/api/v2/metadata"
+    ).succeeded:
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    watch.whole("`kill -9` of alice's ingress")
+
+
+def test_postgresql_is_killed(grid: Intranet, watch: Watch) -> None:
+    job = watch.submit("alice", 8)
+    grid.must("alice", "kill -9 $(head -1 /var/lib/postgresql/*/main/postmaster.pid)")
+    watch.hurt()
+    done = watch.result("alice", job)
+    assert done["status"] == "completed"
+    watch.whole("`kill -9` of PostgreSQL, which has both Domains' rows, during a job", "the job ended well")
+
+
+def test_postgresql_restarts_under_load(grid: Intranet, watch: Watch) -> None:
+    jobs = [watch.submit("alice", 4), watch.submit("bob", 4)]
+    grid.must("alice", "systemctl restart postgresql")
+    watch.hurt()
+    ends = [watch.result(domain, job)["status"] for domain, job in zip(("alice", "bob"), jobs, strict=True)]
+    assert ends == ["completed", "completed"]
+    watch.whole("PostgreSQL restarted during jobs of both Domains", "both jobs ended well")
+
+
+def test_workers_host_dies_for_good(grid: Intranet, watch: Watch) -> None:
+    job = watch.submit("alice", 60)
+    grid.lab.kill(["workers"])
+    watch.hurt()
+    end = time.monotonic() + 60
+    while grid.status("alice", "alice")["jobs"].get("processing", 0):
+        assert time.monotonic() < end, "the job is still said to run"
+        time.sleep(0.5)
+    noticed = time.monotonic() - watch.started
+    grid.lab.boot(["workers"])
+    watch.hurt()
+    assert watch.result("alice", job, 200)["status"] == "completed"
+    watch.whole(
+        "power cut of the Workers' host during a job, for good; later on again",
+        f"the job was taken back after {noticed:.0f} s and done by the next Worker",
+    )
+
+
+def test_network_is_cut_for_two_minutes_during_a_job(grid: Intranet, watch: Watch) -> None:
+    job = watch.submit("alice", 20)
+    grid.lab.plug(["workers"], False)
+    time.sleep(120)
+    grid.lab.plug(["workers"], True)
+    watch.hurt()
+    done = watch.result("alice", job)
+    assert done["status"] == "completed"
+    watch.whole("network between Workers and Domains cut for 2 minutes in the middle of a job", "the job ended well")
+
+
+def test_host_is_rebooted(grid: Intranet, watch: Watch) -> None:
+    job = watch.submit("alice", 15)
+    grid.lab.reboot(["alice"])
+    watch.hurt()
+    assert watch.result("alice", job, 180)["status"] == "completed"
+    watch.whole("reboot of alice's host (Domain, PostgreSQL, ingress) during a job", "the job ended well")
+
+
+def test_all_hosts_lose_power(grid: Intranet, watch: Watch) -> None:
+    hosts = ["net", "alice", "bob", "workers"]
+    grid.lab.kill(hosts)
+    grid.lab.boot(hosts)
+    watch.hurt()
+    watch.whole("power cut of all hosts at the same moment")
+
+
+def test_disk_is_full(grid: Intranet, watch: Watch) -> None:
+    grid.lab.machine("alice").free_space(1)
+    with pytest.raises(AssertionError):
+        grid.client("seed", grid.url("alice"), watch.owner["alice"])
+    log = grid.must("alice", "journalctl -q -o cat -n 300")
+    assert re.search(r"No space left on device|could not (write|extend)", log)
+    grid.lab.machine("alice").free_space(None)
+    watch.hurt()
+    watch.whole(
+        "disk of alice's host full while a dataset is uploaded", "the upload failed and said so; nothing half stored"
+    )
