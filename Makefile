@@ -15,13 +15,16 @@ TOOLS := $(if $(I),server,deploy)
 PLAYBOOK := .tools/$(TOOLS)/bin/ansible-playbook $(if $(I),-i "$(I)")
 CHECK := .tools/test/bin/python tests/run.py
 
-.PHONY: help deploy demo status credentials remove test lint unit sanity e2e scenario bench lock clean deploy-tools server-tools test-tools
+.PHONY: help deploy preflight demo status credentials remove test lint unit sanity e2e scenario bench lock clean deploy-tools server-tools test-tools
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 deploy: $(TOOLS)-tools ## Bring up a grid on this machine, or that of an inventory: I=inventories/mine (EXTRA="-e name=value")
 	@$(PLAYBOOK) playbooks/deploy.yml $(EXTRA)
+
+preflight: $(TOOLS)-tools ## Say what has to be mended before a deploy to servers: I=inventories/mine
+	@$(PLAYBOOK) playbooks/preflight.yml $(EXTRA)
 
 demo: $(TOOLS)-tools ## Train a model over the private data of both Domains
 	@$(PLAYBOOK) playbooks/demo.yml $(EXTRA)
