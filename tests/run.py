@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lab.prepare import images, prepare
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 CACHE = CHECKOUT / ".cache"
 TOOLS = CHECKOUT / ".tools" / "test" / "bin"
@@ -36,6 +38,12 @@ class Result:
     title: str
     seconds: float
     passed: bool
+    #: Why it was not run, if it was not.
+    left_out: str = ""
+
+    @property
+    def outcome(self) -> str:
+        return "left out" if self.left_out else "passed" if self.passed else "FAILED"
 
 
 @dataclass
@@ -60,16 +68,27 @@ class Runner:
         self.results.append(result)
         return passed
 
+    def leave_out(self, title: str, reason: str) -> None:
+        """Remember a step that this machine cannot run."""
+        print(f"\n=== {title}: left out, {reason}", flush=True)
+        self.results.append(Result(title, 0, passed=False, left_out=reason))
+
     def summary(self) -> bool:
-        """Print one line for each step and a last one for all. Returns whether everything passed."""
+        """Print one line for each step and a last one for all. Returns whether everything that was run passed."""
         print("\n=== summary")
         for result in self.results:
-            print(f"  {'passed' if result.passed else 'FAILED'}  {result.seconds:7.1f} s  {result.title}")
-        failed = [result.title for result in self.results if not result.passed]
+            because = f": {result.left_out}" if result.left_out else ""
+            print(f"  {result.outcome:8}  {result.seconds:7.1f} s  {result.title}{because}")
+        titles = {
+            outcome: [result.title for result in self.results if result.outcome == outcome]
+            for outcome in ("passed", "FAILED", "left out")
+        }
         minutes, seconds = divmod(round(sum(result.seconds for result in self.results)), 60)
-        verdict = f"FAILED: {', '.join(failed)}" if failed else "all passed"
+        verdict = f"FAILED: {', '.join(titles['FAILED'])}" if titles["FAILED"] else "all passed"
+        if titles["left out"]:
+            verdict += f", LEFT OUT on this machine: {', '.join(titles['left out'])}"
         print(f"{len(self.results)} checks in {minutes} min {seconds} s: {verdict}", flush=True)
-        return bool(self.results) and not failed
+        return bool(titles["passed"]) and not titles["FAILED"]
 
 
 def lint(run: Runner) -> None:
@@ -161,9 +180,16 @@ def e2e(run: Runner) -> None:
 
 
 def molecule(run: Runner, scenario: str | None = None) -> None:
-    """Whole deploys, one promise for each scenario."""
-    for name in [scenario] if scenario else scenarios():
-        run.step(f"molecule {name}", "molecule", "test", "--scenario-name", name)
+    """Whole deploys, one promise for each scenario. Where no lab can be, those on its hosts are left out."""
+    names = [scenario] if scenario else list(scenarios())
+    needed = {name: images(CHECKOUT / "molecule" / name) for name in names}
+    wanted = set().union(*needed.values())
+    obstacle = prepare(run.step, wanted) if wanted else None
+    for name in names:
+        if needed[name] and obstacle:
+            run.leave_out(f"molecule {name}", f"no lab here: {obstacle}")
+        else:
+            run.step(f"molecule {name}", "molecule", "test", "--scenario-name", name)
 
 
 def scenarios() -> Iterator[str]:

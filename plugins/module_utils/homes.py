@@ -40,7 +40,8 @@ def has_nodes(home: Home) -> bool:
 def leftovers(home: Home) -> list[Path]:
     """What the collection made for all nodes together; in the way once the last node is gone."""
     folders = [home.supervisor, home.releases, home.tools, home.cache, home.locks]
-    return [folder for folder in folders if folder.exists()]
+    # A disk that somebody mounted there, say a cache that several hosts share, is not ours to empty.
+    return [folder for folder in folders if folder.exists() and not folder.is_mount()]
 
 
 def clean_up(home: Home) -> bool:

@@ -12,6 +12,7 @@ from unittest.mock import patch
 import pytest
 
 from pygrid_node.environment import forget_secrets, prepare, version_numbers
+from pygrid_node.errors import NodeError
 from pygrid_node.identity import Identity
 from pygrid_node.settings import parse_settings
 
@@ -35,6 +36,34 @@ def test_prepare_and_forget(tmp_path: Path) -> None:
     assert {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "alice").iterdir()} == {
         "data": 0o700, "run": 0o700, "tmp": 0o700,
     }  # fmt: skip
+
+
+def test_whom_a_node_trusts(tmp_path: Path) -> None:
+    bundle = tmp_path / "trust.pem"
+    settings = parse_settings(
+        document(
+            "network", node_directory=str(tmp_path), run_directory=str(tmp_path / "elsewhere"), trust_file=str(bundle),
+            database_url="postgresql://u:p@db.example:5432/d", database_tls=True,
+        )
+    )  # fmt: skip
+    with patch.dict(os.environ, {"PGSSLMODE": "prefer", "PGSERVICE": "other"}, clear=True):
+        with pytest.raises(NodeError, match=r"trust\.pem: missing"):
+            prepare(settings, ME)
+        bundle.touch()
+        prepare(settings, ME)
+        for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE", "PGSSLROOTCERT"):
+            assert os.environ[name] == str(bundle)
+        assert os.environ["PGSSLMODE"] == "verify-full"
+        assert "PGSERVICE" not in os.environ
+    assert (tmp_path / "elsewhere").is_dir()
+
+
+def test_postgresql_of_the_same_host_needs_no_tls(tmp_path: Path) -> None:
+    local = {"database_url": "postgresql://u:p@127.0.0.1:5432/d", "database_tls": False}
+    with patch.dict(os.environ, {}, clear=True):
+        prepare(parse_settings(document("network", node_directory=str(tmp_path), **local)), ME)
+        assert os.environ["PGSSLMODE"] == "disable"
+        assert "PGSSLROOTCERT" not in os.environ
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,20 @@
 from __future__ import annotations
 
 import logging
+import os
+from pathlib import Path
 
 import pytest
 
 from pygrid_node.guards import may_change_routes
-from pygrid_node.logs import LineFormatter, Redactor, UpstreamFilter, database_secrets
+from pygrid_node.logs import (
+    JournalFormatter,
+    LineFormatter,
+    Redactor,
+    UpstreamFilter,
+    database_secrets,
+    is_journal,
+)
 
 REDACT = Redactor(["0123456789abcdef", "my secret (1)"])
 
@@ -34,6 +43,7 @@ def test_redactor(text: str, expected: str) -> None:
 
 def test_database_secrets_also_decoded() -> None:
     assert database_secrets("postgresql://u:a%40b-word@h:5432/d") == ["a%40b-word", "a@b-word"]
+    assert database_secrets("postgresql://u:a%40b%20w@h:5432/d") == ["a%40b%20w", "a@b w", "a%40b w"]
     assert database_secrets("sqlite:////n.db") == []
 
 
@@ -59,6 +69,24 @@ def test_one_line_with_time_node_and_level() -> None:
     assert "hello" not in line
     assert line.split()[1:4] == ["alice", "ERROR", "x:"]
     assert line.endswith("ValueError: password=***")
+
+
+@pytest.mark.parametrize(
+    ("level", "priority"), [("DEBUG", 7), ("INFO", 6), ("WARNING", 4), ("ERROR", 3), ("CRITICAL", 2)]
+)
+def test_the_journal_gets_the_level_as_it_reads_it_and_nothing_it_knows(level: str, priority: int) -> None:
+    made = logging.LogRecord("syft.server", getattr(logging, level), "f", 1, "text\nof 0123456789abcdef", (), None)
+    assert JournalFormatter(REDACT).format(made) == f"<{priority}>syft.server: text | of ***"
+
+
+def test_only_the_journals_own_stream_is_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "stream").open("w") as stream, (tmp_path / "other").open("w") as other:
+        status = os.fstat(stream.fileno())
+        monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+        assert not is_journal(stream.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+        assert is_journal(stream.fileno())
+        assert not is_journal(other.fileno())
 
 
 @pytest.mark.parametrize(

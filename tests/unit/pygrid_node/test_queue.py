@@ -164,6 +164,41 @@ def test_the_list_is_read_again_while_running(domain: Domain, pair: tuple[str, s
     assert worker.next_request(seconds=10)[0] == "item"
 
 
+def test_a_worker_that_lost_its_right_is_cut_off(domain: Domain, pair: tuple[str, str]) -> None:
+    """Its TCP connection is closed by the domain, and not only ignored; that of another worker stays."""
+    other_pair = keys()
+    domain.allow({"w1": pair[0], "w2": other_pair[0]})
+    domain.worker(pair)
+    assert until(lambda: domain.names() == ["w1"])
+    context = zmq.Context()
+    deaf = context.socket(zmq.DEALER)  # hears that it has to go, and stays
+    deaf.curve_publickey, deaf.curve_secretkey = (key.encode() for key in other_pair)
+    deaf.curve_serverkey = domain.keys[0].encode()
+    events = deaf.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    deaf.connect(domain.url)
+    deaf.send_multipart(protocol.frames(protocol.READY, b"pool", b"b" * 32, Beat().encode()))
+    assert until(lambda: domain.names() == ["w1", "w2"])
+    assert events.poll(1000) == 0
+    domain.allow({"w1": pair[0]})
+    assert events.poll(5000)
+    assert domain.names() == ["w1"]
+    context.destroy(linger=0)
+
+
+def test_two_connections_with_one_key_are_two_workers(domain: Domain, pair: tuple[str, str]) -> None:
+    """As a worker has that runs two jobs at a time."""
+    first, second = domain.worker(pair), domain.worker(pair, uid="b" * 32)
+    assert until(lambda: domain.names() == ["w1", "w1"])
+    assert domain.router.wanted() == {"pool": 2}
+    for number in range(2):
+        domain.router.submit(Request(f"item{number}", "pool", b"payload"))
+    assert {first.next_request()[0], second.next_request()[0]} == {"item0", "item1"}
+    first.client.leave(1)
+    assert until(lambda: domain.names() == ["w1"])
+    domain.allow({})
+    assert until(lambda: domain.names() == [])
+
+
 def test_a_damaged_list_throws_nobody_out(domain: Domain, pair: tuple[str, str]) -> None:
     domain.worker(pair)
     assert until(lambda: domain.names() == ["w1"])

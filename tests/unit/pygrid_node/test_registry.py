@@ -26,7 +26,8 @@ from syft.store.db.sqlite import SQLiteDBConfig, SQLiteDBManager
 from syft.store.linked_obj import LinkedObject
 from syft.types.uid import UID
 
-from pygrid_node.database import missing_schema, tune_sqlite
+from pygrid_node.attempts import MOST_ATTEMPTS, Attempts
+from pygrid_node.database import missing_schema, tune
 from pygrid_node.ledger import Ledger
 from pygrid_node.registry import Registry
 
@@ -37,7 +38,7 @@ SERVER = UID()
 @pytest.fixture
 def connect(tmp_path: Path) -> Iterator[Callable[[], Any]]:
     """Opens the same database anew, as another process would; its tables and the default image are there."""
-    tune_sqlite()
+    tune()
     opened = []
 
     def open_again() -> Any:
@@ -81,7 +82,12 @@ def jobs(connect: Callable[[], Any]) -> SimpleNamespace:
         job = job_stash.get_by_uid(KEY, made.job).unwrap()
         return job.status.value, item_stash.get_by_uid(KEY, made.item).unwrap().status.value
 
-    return SimpleNamespace(ledger=Ledger(database), add=add, state=state)
+    def item_of(made: Any) -> Any:
+        return item_stash.get_by_uid(KEY, made.item).unwrap()
+
+    ledger = Ledger(database)
+    ledger.prepare()
+    return SimpleNamespace(ledger=ledger, add=add, state=state, item_of=item_of)
 
 
 def together(*calls: Callable[[], Any]) -> list[Any]:
@@ -196,6 +202,43 @@ def test_a_lost_worker_releases_its_jobs_and_no_others(jobs: SimpleNamespace, po
     assert jobs.state(killed) == ("interrupted", "interrupted")
     assert jobs.state(theirs) == ("processing", "processing")
     assert jobs.state(done) == ("completed", "completed")
+
+
+def test_a_job_that_takes_its_worker_down_each_time_is_given_up(
+    jobs: SimpleNamespace, connect: Callable[[], Any]
+) -> None:
+    made, other = jobs.add(item_status="processing"), jobs.add(item_status="processing")
+    for number in range(1, MOST_ATTEMPTS + 1):
+        worker, ledger = UID(), Ledger(connect())  # as the next process would: the number is in the database
+        assert ledger.claim(made.job, worker) is not None
+        jobs.ledger.take(jobs.item_of(made))
+        assert ledger.release_worker(worker, "requeue") == 1
+        assert jobs.state(made)[0] == ("created" if number < MOST_ATTEMPTS else "interrupted")
+    assert jobs.state(made)[1] == "interrupted"
+    assert "begun 3 times" in jobs.ledger.job(made.job).result.message
+    worker = UID()
+    jobs.ledger.claim(other.job, worker)
+    jobs.ledger.release_worker(worker, "requeue")
+    assert jobs.state(other) == ("created", "created")
+
+
+def test_a_job_that_lost_its_database_is_run_again_and_its_worker_goes_on(jobs: SimpleNamespace) -> None:
+    made, killed = jobs.add(item_status="processing"), jobs.add("terminating", "processing", UID())
+    jobs.ledger.claim(made.job, UID())
+    assert jobs.ledger.release_job(made.job, "requeue") == "created"
+    assert jobs.state(made) == ("created", "created")
+    assert jobs.ledger.release_job(killed.job, "requeue") == "interrupted"
+    assert jobs.ledger.release_job(killed.job, "requeue") == "interrupted"
+
+
+def test_a_worker_runs_jobs_where_a_domain_of_a_former_release_counts_nothing(connect: Callable[[], Any]) -> None:
+    attempts = Attempts(connect().engine)
+    assert (attempts.begin("a" * 32), attempts.number("a" * 32)) == (0, 0)
+    attempts.forget("a" * 32)
+    attempts.create()
+    assert [attempts.begin("a" * 32), attempts.begin("a" * 32), attempts.begin("b" * 32)] == [1, 2, 1]
+    attempts.forget("a" * 32)
+    assert (attempts.number("a" * 32), attempts.number("b" * 32)) == (0, 1)
 
 
 def test_what_reached_no_worker_waits_again(jobs: SimpleNamespace) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pygrid_node.errors import NodeError
-from pygrid_node.settings import load_settings, parse_settings
+from pygrid_node.settings import Blobs, least_connections, load_settings, parse_settings
 
 KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
 
@@ -40,6 +40,9 @@ def document(kind: str = "network", **more: Any) -> dict[str, Any]:
     return {key: value for key, value in {**common, **own, **more}.items() if value is not ...}
 
 
+POSTGRESQL = {"database_url": "postgresql://u:hidden-word@db.example:5432/d"}
+
+
 @pytest.mark.parametrize("kind", ["network", "domain", "worker"])
 def test_valid(kind: str) -> None:
     settings = parse_settings(document(kind))
@@ -52,6 +55,64 @@ def test_own_database_and_blobs_lie_in_the_node_directory() -> None:
     assert settings.database_url == "sqlite:////n/data/node.db"
     assert settings.sqlite_file == Path("/n/data/node.db")
     assert settings.blob_directory == Path("/n/data/blobs")
+
+
+def test_what_scope_user_does_not_set() -> None:
+    settings = parse_settings(document("worker"))
+    assert settings.run_directory == Path("/n/run")
+    assert (settings.trust_file, settings.client_certificate_file, settings.notify) == (None, None, False)
+    assert (settings.database_tls, settings.database_connections, settings.processes) == (None, None, 1)
+    assert settings.blobs == Blobs("files")
+
+
+def test_what_scope_system_sets() -> None:
+    settings = parse_settings(
+        document(
+            "worker", **POSTGRESQL, run_directory="/run/n", trust_file="/t.pem", client_certificate_file="/c.pem",
+            database_tls=True, database_connections=20, notify=True, processes=8, blob_directory=None,
+            blobs={"kind": "domain", "url": "https://alice.example:8443"},
+        )
+    )  # fmt: skip
+    assert settings.run_directory == Path("/run/n")
+    assert (settings.trust_file, settings.client_certificate_file) == (Path("/t.pem"), Path("/c.pem"))
+    assert (settings.database_tls, settings.database_connections) == (True, 20)
+    assert (settings.notify, settings.processes) == (True, 8)
+    assert settings.blobs == Blobs("domain", url="https://alice.example:8443")
+    s3 = parse_settings(document("domain", blobs={"kind": "s3", "credentials_file": "/s3.json"}))
+    assert s3.blobs == Blobs("s3", credentials_file=Path("/s3.json"))
+
+
+def test_credentials_of_systemd_come_before_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, passed = tmp_path / "own", tmp_path / "passed"
+    for folder, word in ((own, "own"), (passed, "passed")):
+        folder.mkdir()
+        for name in ("identity.json", "database.url", "s3.json", "client.pem"):
+            file = folder / name
+            file.touch(0o600)
+            file.write_text(f"postgresql://u:{word}@127.0.0.1:5432/d\n")
+    (passed / "s3.json").unlink()
+    changed = document(
+        "domain", identity_file=str(own / "identity.json"), database_url_file=str(own / "database.url"),
+        blobs={"kind": "s3", "credentials_file": str(own / "s3.json")}, client_certificate_file=str(own / "client.pem"),
+    )  # fmt: skip
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    assert parse_settings(changed).identity_file == own / "identity.json"
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(passed))
+    settings = parse_settings(changed)
+    assert settings.identity_file == passed / "identity.json"
+    assert settings.database_url == "postgresql://u:passed@127.0.0.1:5432/d"
+    assert settings.blobs.credentials_file == own / "s3.json"
+    assert settings.client_certificate_file == passed / "client.pem"
+
+
+@pytest.mark.parametrize(("kind", "processes", "least"), [("network", 1, 10), ("worker", 1, 6), ("worker", 8, 20)])
+def test_least_connections(kind: str, processes: int, least: int) -> None:
+    own = {"processes": processes} if kind == "worker" else {}
+    assert least_connections(kind, processes) == least
+    accepted = parse_settings(document(kind, **POSTGRESQL, **own, database_connections=least))
+    assert accepted.database_connections == least
+    with pytest.raises(NodeError, match=f"from {least} to"):
+        parse_settings(document(kind, **POSTGRESQL, **own, database_connections=least - 1))
 
 
 def test_postgresql_has_no_file_and_no_password_in_its_repr() -> None:
@@ -86,6 +147,21 @@ def test_postgresql_has_no_file_and_no_password_in_its_repr() -> None:
         ("domain", {"queue": {"host": "127.0.0.1", "port": 5500}}, "queue.workers_file is missing"),
         ("worker", {"database_url": ...}, "a worker needs its domain's"),
         ("worker", {"blob_directory": None}, "blob_directory is missing"),
+        ("network", {"run_directory": "run"}, "run_directory must be an absolute path"),
+        ("network", {"notify": 1}, "notify must be of type bool"),
+        ("network", {"processes": 2}, "unknown key 'processes' for a network"),
+        ("network", {"database_tls": True}, "database_tls is for PostgreSQL"),
+        ("network", {**POSTGRESQL, "database_tls": True}, "database_tls needs trust_file"),
+        ("network", {**POSTGRESQL, "database_tls": False}, "database_tls may be false only"),
+        ("network", {"blobs": {"kind": "domain", "url": "https://a"}}, "blobs.kind must be one of files, s3"),
+        ("domain", {"blobs": {"kind": "s3"}}, "blobs.credentials_file is missing"),
+        ("domain", {"blobs": {"kind": "files", "url": "https://a"}}, "blobs.url belongs to kind domain, not files"),
+        ("worker", {"blobs": {"kind": "domain"}}, "blobs.url is missing"),
+        ("worker", {"blobs": {"kind": "domain", "url": "http://a.example"}}, "blobs.url must be a URL that begins"),
+        ("worker", {"blobs": {"kind": "domain", "url": "https://u:hidden-word@a"}}, "blobs.url must be a URL"),
+        ("worker", {"blobs": {"kind": "files", "colour": "red"}}, "unknown key 'colour' in blobs"),
+        ("worker", {"processes": 0}, "processes must be a number from 1 to 64"),
+        ("worker", {"processes": 65}, "processes must be a number from 1 to 64"),
         ("worker", {"orphaned_jobs": "drop"}, "orphaned_jobs must be one of requeue, interrupt"),
         ("worker", {"domain": {**document("worker")["domain"], "uid": "x"}}, "domain.uid must be 32 hex digits"),
         ("worker", {"domain": {**document("worker")["domain"], "queue_url": "alice:5"}}, "domain.queue_url must look"),
