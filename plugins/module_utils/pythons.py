@@ -14,6 +14,7 @@ from pathlib import Path
 # Requires-Python of syft 0.9 is >=3.10; its pins have no wheels for 3.13 and later (measured).
 SUPPORTED = ((3, 10), (3, 11), (3, 12))
 SUPPORTED_TEXT = "3.10, 3.11 or 3.12"
+SUPPORTED_VERSIONS = tuple(f"{major}.{minor}" for major, minor in SUPPORTED)
 CANDIDATES = ("python3.12", "python3.11", "python3.10", "python3")
 
 
@@ -69,12 +70,34 @@ def own() -> Interpreter:
     return Interpreter(executable, sys.version_info[:3], sys.implementation.name)
 
 
-def find(requested: str | None) -> tuple[Interpreter | None, str | None]:
+def managed(folder: Path, version: str) -> Interpreter:
+    """The CPython ``version`` (``3.11``) that uv brought to ``folder``; without a path until it is there."""
+    for path in sorted(folder.glob(f"cpython-{version}.*/bin/python{version}")):
+        interpreter = inspect(str(path))
+        if interpreter is not None and interpreter.is_supported:
+            return interpreter
+    major, minor = map(int, version.split("."))
+    return Interpreter("", (major, minor, 0))
+
+
+def managed_folder(home: Path) -> Path:
+    """Where uv puts the Pythons that it brings to a host."""
+    return home / "tools" / "pythons"
+
+
+def find(
+    requested: str | None, managed_version: str = "", home: Path | None = None
+) -> tuple[Interpreter | None, str | None]:
     """The Python for a release, and what is wrong with it (None when nothing is).
 
     ``requested`` is the variable ``pygrid_python``. Without it the Python that runs Ansible's modules is taken when
     it is supported, since asking it costs nothing, else the first supported one in PATH.
+    ``managed_version`` is ``pygrid_managed_python``: the one that uv brings to the folder ``home`` is taken then.
     """
+    if managed_version and home is not None:
+        if requested:
+            return None, "pygrid_python and pygrid_managed_python are both set; remove one of them"
+        return managed(managed_folder(home), managed_version), None
     if requested:
         interpreter = inspect(requested)
         if interpreter is None:
@@ -98,7 +121,7 @@ def find(requested: str | None) -> tuple[Interpreter | None, str | None]:
     found = ", ".join(f"{version} ({path})" for path, version in seen.items())
     return None, (
         f"no Python {SUPPORTED_TEXT} was found, only {found}; install one and, if it is not in PATH,"
-        " set pygrid_python to its path"
+        " set pygrid_python to its path, or let uv bring one: pygrid_managed_python=3.11"
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -15,7 +16,10 @@ import time
 from pathlib import Path
 from typing import Iterator
 
+from ansible_collections.openmined.pygrid.plugins.module_utils import pythons
 from ansible_collections.openmined.pygrid.plugins.module_utils import release_files as files
+from ansible_collections.openmined.pygrid.plugins.module_utils.bundle_index import find_python, find_release
+from ansible_collections.openmined.pygrid.plugins.module_utils.bundle_store import UnpackedBundle
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.releases import (
     SCHEMA,
@@ -30,13 +34,19 @@ _PACKAGE = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==")
 
 
 class Stager:
-    """Puts a release, uv and the supervisor into a grid folder; the caller holds the lock."""
+    """Puts a release, uv and the supervisor into a grid folder; the caller holds the lock.
 
-    def __init__(self, home: Path, cache: Path, python: dict, lock: files.Lock) -> None:
+    With a bundle everything comes from it, and nothing from anywhere else.
+    """
+
+    def __init__(
+        self, home: Path, cache: Path, python: dict, lock: files.Lock, bundle: UnpackedBundle | None = None
+    ) -> None:
         self.home = home
         self.cache = cache
         self.python = python
         self.lock = lock
+        self.bundle = bundle
         self.uv = Path()
         self.steps: list = []
 
@@ -58,6 +68,51 @@ class Stager:
                 raise PygridError(f"the controller sent '{found.strip()}' as uv {version}")
             files.finish(staging, {"schema": SCHEMA, "version": version}, uv_folder(self.home, version))
 
+    def bring_python(self) -> None:
+        """Let uv bring the CPython that the host lacks; it lies beside the releases, which link to it."""
+        version = _minor(self.python)
+        folder = pythons.managed_folder(self.home)
+        with self.step("python"):
+            command = [str(self.uv), "python", "install", "--quiet", "--no-bin", "--install-dir", str(folder)]
+            command += [f"cpython-{version}-{files.platform_tag()}-gnu"]
+            variables = files.child_environment(**self._python_source(), UV_PYTHON_DOWNLOADS="manual")
+            self._call(command, f"cannot bring CPython {version} to this host", env=variables)
+            (folder / ".lock").chmod(0o644)  # uv's lets any account hold up the next run
+            for program in folder.glob(f"cpython-{version}.*/bin/python{version}"):
+                self._call(
+                    [str(program), "--version"], f"the CPython that uv brought does not run on this host: {program}"
+                )
+            self.python = pythons.managed(folder, version).as_data()
+
+    def _python_source(self) -> dict:
+        """Variables by which uv takes the CPython of the bundle; none without one."""
+        if self.bundle is None:
+            return {}
+        entry = find_python(self.bundle.index, self.python["tag"], files.platform_tag())
+        if entry is None:
+            raise PygridError(f"the bundle has no CPython {_minor(self.python)} for {files.platform_tag()}")
+        archive = self.bundle.checked(entry["path"])
+        system, machine = files.platform_tag().split("-")
+        major, minor, patch = map(int, entry["version"].split("."))
+        download = {
+            "name": "cpython",
+            "arch": {"family": machine, "variant": None},
+            "os": system,
+            "libc": "gnu",
+            "major": major,
+            "minor": minor,
+            "patch": patch,
+            "prerelease": "",
+            "url": archive.as_uri(),
+            "sha256": self.bundle.checksum(entry["path"]),
+            "variant": None,
+            "build": None,
+        }
+        catalogue = self.bundle.folder / "downloads.json"
+        name = f"cpython-{entry['version']}-{files.platform_tag()}-gnu"
+        files.write_durably(catalogue, json.dumps({name: download}))
+        return {"UV_PYTHON_DOWNLOADS_JSON_URL": str(catalogue)}
+
     def stage_release(self, archive: Path, source: dict, packages: list, compile_what: str) -> str:
         """Build, verify and name a release; returns its folder name."""
         ingredients = (source["version"], source["lock_sha256"], source["runtime_sha256"], packages, self.python["tag"])
@@ -72,8 +127,12 @@ class Stager:
         environment = self._make_environment(staging / "env")
         with self.step("packages"):
             requirements = staging / "requirements.txt"
-            extra = self._resolve(packages, lock, environment) if packages else ""
-            requirements.write_text(lock.read_text(encoding="utf-8") + extra, encoding="utf-8")
+            if self.bundle is None:
+                text = lock.read_text(encoding="utf-8")
+                text += self._resolve(packages, lock, environment) if packages else ""
+            else:
+                text = self._resolved_in_bundle(source, packages)
+            requirements.write_text(text, encoding="utf-8")
         with self.step("install"):
             self._install(environment, requirements)
             site_packages = environment / "lib" / f"python{_minor(self.python)}" / "site-packages"
@@ -107,7 +166,10 @@ class Stager:
             staging = files.staging_folder(self.home / "tools")
             files.unpack(archive, staging / "parts")
             environment = self._make_environment(staging / "env")
-            self._install(environment, staging / "parts" / "supervisor.txt", "--compile-bytecode")
+            requirements = staging / "parts" / "supervisor.txt"
+            if self.bundle is not None:
+                requirements = self.bundle.checked(self.bundle.index["supervisor"]["requirements"])
+            self._install(environment, requirements, "--compile-bytecode")
             shutil.rmtree(staging / "parts")
             # The tool's folder is the environment itself: nobody needs to know of a level in between.
             for entry in environment.iterdir():
@@ -124,11 +186,24 @@ class Stager:
         python = str(environment / "bin" / "python")
         command = [str(self.uv), "pip", "install", "--quiet", "--python", python, "--require-hashes", "--no-deps"]
         command += ["--link-mode", "hardlink", *options, "-r", str(requirements)]
+        if self.bundle is not None:
+            command += ["--offline", "--no-index", "--no-config", "--find-links", str(self.bundle.folder / "wheels")]
+            self._call(command, "cannot install what the bundle holds")
+            return
         # With everything in the cache this takes half a second; asking the index about each package takes three.
         offline = self._start([*command, "--offline"])
         offline.communicate()
         if offline.returncode != 0:
             self._call(command, "cannot install what the lock file names")
+
+    def _resolved_in_bundle(self, source: dict, packages: list) -> str:
+        """Return the requirements that were resolved when the bundle was made."""
+        need = {"version": source["version"], "lock_sha256": source["lock_sha256"], "packages": packages}
+        need.update(tag=self.python["tag"], platform=files.platform_tag())
+        entry = find_release(self.bundle.index, need)
+        if entry is None:
+            raise PygridError("the bundle on this host is not for this release; run again")
+        return self.bundle.checked(entry["requirements"]).read_text(encoding="utf-8")
 
     def _resolve(self, packages: list, lock: Path, environment: Path) -> str:
         """Return the lines, with hashes, that `packages` need beyond the lock."""
@@ -169,15 +244,16 @@ class Stager:
 
     def _start(self, command: list, **options: object) -> subprocess.Popen:
         variables = options.pop("env", None) or files.child_environment()
-        variables = {**trust(), **variables, "UV_CACHE_DIR": str(self.cache), "UV_PYTHON_DOWNLOADS": "never", "NO_COLOR": "1"}
+        variables = {**trust(), "UV_PYTHON_DOWNLOADS": "never", "NO_COLOR": "1", **variables}
+        variables["UV_CACHE_DIR"] = str(self.cache)
         options.setdefault("stdin", subprocess.DEVNULL)
         return self.lock.run(
             command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
         )
 
-    def _call(self, command: list, complaint: str) -> str:
+    def _call(self, command: list, complaint: str, **options: object) -> str:
         try:
-            child = self._start(command)
+            child = self._start(command, **options)
         except OSError as error:
             raise PygridError(f"{complaint}: {error.strerror or error}") from error
         answer, problem = child.communicate()
@@ -268,7 +344,7 @@ def _remedy(said: str) -> str:
     if "os error 28" in said or "No space left" in said:
         return "; free some space, or set pygrid_home to a larger file system"
     if "etch" in said or "download" in said or "request" in said:
-        return "; is the package index reachable from this host (proxy, UV_DEFAULT_INDEX)?"
+        return "; is the package index reachable from this host (pygrid_proxy, pygrid_package_index, or pygrid_bundle)?"
     return ""
 
 

@@ -53,6 +53,11 @@ options:
     description: Packages that the services of the host need, by family of operating systems (C(debian), C(redhat)).
     type: dict
     default: {}
+  system:
+    description:
+      - What the nodes of this machine need in scope V(system), from P(openmined.pygrid.machine_needs#filter), with
+        C(controller_time); for O(checks).
+    type: dict
   uid:
     description: Identity that the node is to have, when it is given from outside; for O(checks).
     type: str
@@ -163,6 +168,11 @@ problems:
   returned: when O(checks) is true
   type: list
   elements: str
+host_warnings:
+  description: One sentence for everything that a person should know of this machine.
+  returned: when O(checks) is true and O(system) is given
+  type: list
+  elements: str
 """
 
 import time
@@ -180,6 +190,7 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.pythons import fi
 from ansible_collections.openmined.pygrid.plugins.module_utils.releases import is_staged, release_name
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.base import ServiceManager
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.managers import manager_for
+from ansible_collections.openmined.pygrid.plugins.module_utils.system_checks import check_system
 
 POLL_SECONDS = 0.2
 # The service manager tries again in between; the log tells why the node ends each time.
@@ -257,6 +268,7 @@ def main() -> None:
             "address": {"type": "str", "default": "127.0.0.1"},
             "ports": {"type": "dict", "default": {}},
             "distribution_packages": {"type": "dict", "default": {}},
+            "system": {"type": "dict"},
             "uid": {"type": "str", "default": ""},
             "wait_for": {"type": "str", "choices": ["nothing", "ready"], "default": "nothing"},
             "timeout_seconds": {"type": "int", "default": 180},
@@ -278,6 +290,10 @@ def main() -> None:
             result["wanted"], problems = wanted_release(home, parameters)
         if parameters["checks"]:
             result["problems"] = problems + find_problems(home, result["node"], result.get("wanted", {}), parameters)
+            if parameters["system"]:
+                findings = check_system(parameters["system"], bool(result.get("wanted", {}).get("staged")))
+                result["problems"] += findings.problems
+                result["host_warnings"] = findings.warnings
         elif problems:
             raise PygridError(f"{name}: {problems[0]}")
     except PygridError as error:
