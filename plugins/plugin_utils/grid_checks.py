@@ -98,8 +98,18 @@ def _check_system(node: Node, grid: Grid) -> Iterator[tuple[str, str]]:
     for limit, value in node.limits.items():
         if value < 0:
             yield node.host, f"the limit {limit} is {value}; use 0 for no limit"
-    if node.kind == "worker" and not 1 <= node.settings.get("processes", 1) <= 64:
+    if node.kind == "worker":
+        yield from _check_slots(node, grid)
+    if not 1 <= node.settings.get("processes", 1) <= 64:
         yield node.host, f"pygrid_worker_processes is {node.settings['processes']}; it is a number from 1 to 64"
+
+
+def _check_slots(worker: Node, grid: Grid) -> Iterator[tuple[str, str]]:
+    """A Worker with several processes registers as w1, w1-2, w1-3 ...: no other Worker may be called so."""
+    for other in grid.nodes.values():
+        for number in range(2, other.settings.get("processes", 1) + 1):
+            if worker.name == f"{other.name}-{number}":
+                yield worker.host, f"pygrid_name is {worker.name}, as a process of {other.host}; choose another name"
 
 
 def _check_pair(one: Node, other: Node) -> Iterator[tuple[str, str]]:

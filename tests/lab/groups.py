@@ -82,8 +82,7 @@ class Group:
         """Take the group away, from the innermost outwards."""
         for top in self.folders():
             for folder, _, _ in os.walk(top, topdown=False):
-                with suppress(FileNotFoundError):
-                    Path(folder).rmdir()
+                remove_empty(Path(folder))
 
     def memory_mb(self) -> int:
         """What the group uses, page cache included; 0 where nobody counts."""
@@ -92,3 +91,19 @@ class Group:
             int((folder / name).read_text()) for folder in self.folders() for name in names if (folder / name).exists()
         ]
         return max(found, default=0) >> 20
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a group; the kernel says for a moment after the last process has ended that it is busy."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return

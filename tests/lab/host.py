@@ -165,6 +165,8 @@ class Machine:
             f"--machine={self.host.name}", f"--directory={self.root}",
             f"--network-namespace-path={self.network.host_namespace(self.host.name)}", "--resolv-conf=off",
             "--link-journal=no", "--console=read-only",
+            # A host rules over its own network: for its firewall.
+            "--capability=CAP_NET_ADMIN",
             # systemd's IPAddressDeny= works by it, as on a machine.
             "--system-call-filter=bpf",
         ]  # fmt: skip

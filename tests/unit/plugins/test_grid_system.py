@@ -121,6 +121,9 @@ def test_wrong_system_grids_are_refused() -> None:
     assert "begins with https" in problems(net={"pygrid_network_url": "http://net.example"})["net"]
     assert "from 1 to 64" in problems(bob_w1={"pygrid_worker_processes": 65})["bob-w1"]
     assert "a grid has one scope" in problems(net={"pygrid_scope": "user"})["alice"]
+    assert "as a process of alice-w1" in problems(
+        alice_w1={"pygrid_worker_processes": 2}, bob_w1={"pygrid_name": "alice-w1-2"}
+    ).get("bob-w1", "")
     assert "too like" in problems(bob={"pygrid_name": "Alice"})["bob"]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from . import environment
 from .errors import NodeError
 from .identity import create_identity, load_identity
+from .logs import is_journal
 from .owner import check_owner
 from .settings import KINDS, load_settings
 
@@ -25,7 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return options.command(options)
     except NodeError as error:
-        print(f"pygrid_node: {error}", file=sys.stderr, flush=True)
+        priority = "<3>" if is_journal(2) else ""
+        print(f"{priority}pygrid_node: {error}", file=sys.stderr, flush=True)
         return error.exit_code
 
 

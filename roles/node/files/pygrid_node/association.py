@@ -16,6 +16,7 @@ import threading
 from typing import Any
 from urllib.parse import urlsplit
 
+import requests
 from syft.abstract_server import ServerType
 from syft.server.credentials import SyftVerifyKey
 from syft.service.context import AuthedServiceContext
@@ -275,3 +276,6 @@ class Associations:
             self._server.services.request.apply(context, uid=request.id)
         except SyftException as error:
             raise NodeError(f"cannot approve {uid_text(uid)}: {error.public_message}") from None
+        except requests.RequestException as error:
+            # The last step of upstream is that this node calls itself by the URL that the domain knows it by.
+            raise NodeError(f"cannot approve {uid_text(uid)}: this node does not reach its own URL: {error}") from None

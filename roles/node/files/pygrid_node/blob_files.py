@@ -45,7 +45,6 @@ class FileStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def read(self, name: str) -> bytes:
         blob = self.open(name)

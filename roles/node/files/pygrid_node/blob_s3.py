@@ -25,12 +25,12 @@ from .files import read_private_text
 
 _DIGEST = "sha256"  # the name of the metadata that says what a content must be
 _DOWNLOADS = 3  # a connection that breaks in the middle of a content is tried again so often; botocore retries the rest
+_ATTEMPTS = 8  # with pauses of up to 20 s: a server that is restarted is away for less
 _MISSING = ("404", "NoSuchKey", "NotFound")
 _CONFIG = {
     "signature_version": "s3v4",
     "connect_timeout": 10,
     "read_timeout": 60,
-    "retries": {"mode": "standard", "max_attempts": 8},
     "s3": {"addressing_style": "path"},  # a server of one's own has no certificate for a name for each bucket
 }
 
@@ -95,17 +95,19 @@ class S3Store:
 
     def __init__(self, credentials: S3Credentials, cache: BlobCache, trust_file: Path | None = None) -> None:
         self._where, self._cache = credentials, cache
+        self._trust_file = trust_file
+        self._client = self._connect(_ATTEMPTS)
+
+    def _connect(self, attempts: int) -> Any:
+        """A client; its connections are made when they are needed."""
+        where = self._where
         # A session of its own: boto3's default one would look for keys all over the machine.
-        session = boto3.session.Session(
-            aws_access_key_id=credentials.access_key,
-            aws_secret_access_key=credentials.secret_key,
-            region_name=credentials.region,
-        )
-        self._client = session.client(
+        session = boto3.session.Session(where.access_key, where.secret_key, region_name=where.region)
+        return session.client(
             "s3",
-            endpoint_url=credentials.endpoint,
-            verify=str(trust_file) if trust_file else True,
-            config=Config(**_CONFIG),
+            endpoint_url=where.endpoint,
+            verify=str(self._trust_file) if self._trust_file else True,
+            config=Config(**_CONFIG, retries={"mode": "standard", "max_attempts": attempts}),
         )
 
     def read(self, name: str) -> bytes:
@@ -147,7 +149,8 @@ class S3Store:
 
     def problem(self) -> str:
         try:
-            self._client.list_objects_v2(Bucket=self._where.bucket, Prefix=self._where.prefix, MaxKeys=1)
+            client = self._connect(1)
+            client.list_objects_v2(Bucket=self._where.bucket, Prefix=self._where.prefix, MaxKeys=1)
         except (BotoCoreError, ClientError, OSError) as error:
             return str(self._error(error))
         return ""

@@ -23,8 +23,14 @@ from .settings import Settings
 SUPPORTED_FROM, SUPPORTED_BELOW = (0, 9, 2), (0, 10)
 _SECRETS = ("SERVER_PRIVATE_KEY", "DEFAULT_ROOT_EMAIL", "DEFAULT_ROOT_PASSWORD")
 # Leftovers of another installation would silently change what the node is (S/server/env.py, S/util/util.py).
-_FOREIGN_PREFIXES = ("SYFT_", "SERVER_", "DEFAULT_ROOT_", "DEFAULT_WORKER_POOL_", "REVERSE_TUNNEL_", "SMTP_")
-_FOREIGN = ("CONTAINER_HOST", "DEV_MODE", "N_CONSUMERS", "CREATE_PRODUCER", "INMEMORY_WORKERS", "K8S_POD_NAME")
+# PG is libpq's: PGSSLMODE, PGSERVICE, PGOPTIONS, ... of whoever started this would change how the node connects.
+_FOREIGN_PREFIXES = ("SYFT_", "SERVER_", "DEFAULT_ROOT_", "DEFAULT_WORKER_POOL_", "REVERSE_TUNNEL_", "SMTP_", "PG")
+_FOREIGN = (
+    "CONTAINER_HOST", "DEV_MODE", "N_CONSUMERS", "CREATE_PRODUCER", "INMEMORY_WORKERS", "K8S_POD_NAME",
+    "IGNORE_TLS_ERRORS",
+)  # fmt: skip
+# What each kind of client library takes the authorities from: requests, OpenSSL itself, curl, libpq.
+_TRUST = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE", "PGSSLROOTCERT")
 
 
 def syft_version() -> str:
@@ -90,6 +96,7 @@ def prepare(settings: Settings, identity: Identity) -> None:
         SERVER_NAME=settings.name,
         SERVER_UID=settings.domain.uid if settings.domain else identity.uid,
     )
+    os.environ.update(_tls_environment(settings))
     _borrow_font_list(settings)
     if identity.private_key and identity.root_email and identity.root_password:
         os.environ.update(
@@ -97,6 +104,18 @@ def prepare(settings: Settings, identity: Identity) -> None:
             DEFAULT_ROOT_EMAIL=identity.root_email,
             DEFAULT_ROOT_PASSWORD=identity.root_password,
         )
+
+
+def _tls_environment(settings: Settings) -> dict[str, str]:
+    """Whom the node trusts as a client, and whether its connections to PostgreSQL are encrypted and verified."""
+    variables = {"PGAPPNAME": f"pygrid-{settings.name}"}  # what pg_stat_activity shows
+    if settings.trust_file is not None:
+        if not os.access(settings.trust_file, os.R_OK):
+            raise NodeError(f"trust_file {settings.trust_file}: missing, or not readable for this account")
+        variables.update(dict.fromkeys(_TRUST, str(settings.trust_file)))
+    if settings.database_tls is not None:
+        variables["PGSSLMODE"] = "verify-full" if settings.database_tls else "disable"
+    return variables
 
 
 @contextlib.contextmanager

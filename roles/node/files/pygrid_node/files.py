@@ -16,6 +16,16 @@ from .errors import NodeError
 _MAX_BYTES = 1_000_000
 
 
+def credential(path: Path) -> Path:
+    """Where a file of secrets really is: among the credentials systemd passes to the service, or at its own place.
+
+    systemd gives the credentials directory to the service alone, also when the file itself is root's.
+    """
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    passed = Path(directory) / path.name if directory else path
+    return passed if passed.exists() else path
+
+
 def read_private_text(path: Path, what: str, allow_readers: bool = False) -> str:
     """Read a file that only its owner (or root) may write, and nobody else may read.
 

@@ -23,23 +23,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
+import anyio.to_thread
 import uvicorn
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from .environment import syft_version
-from .errors import EXIT_TEMPORARY, NodeError
+from .errors import NodeError
+from .service_manager import ServiceManager
 from .settings import Settings
+from .sockets import Sockets
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
 
-CONTROL_SOCKET = "control.sock"
-GRACE_SECONDS = 1.5  # how long running requests may take after a SIGTERM
+_GRACE_SECONDS = 1.5  # how long running requests may take after a SIGTERM
+_PATIENT_GRACE_SECONDS = 20.0  # the same where systemd waits for a stop, and holds the port meanwhile
+_SETTLE_SECONDS = 0.5  # how long connected clients have, after a SIGTERM, for a request that is on its way
+_PULSE_SECONDS = 0.5
+_HEALTH_THREADS = 4
 _CONTROL_MARK = "pygrid_control"
+#: Connections to the database that a server uses beside its API: the queue's lock and its holder, health, peers,
+#: mail, and one to spare.
+_OWN_CONNECTIONS = 6
 
 
 @dataclass
@@ -84,6 +94,14 @@ def make_app(settings: Settings, uid: str, probe: Probe, control: APIRouter | No
     }
     app = FastAPI(title=settings.name, docs_url=None, redoc_url=None, openapi_url=None)
 
+    threads: list[anyio.CapacityLimiter] = []
+
+    async def apart(function: Callable[[], Any]) -> Any:
+        """Run in a thread of our own: those of the API may all wait for a database that is away."""
+        if not threads:
+            threads.append(anyio.CapacityLimiter(_HEALTH_THREADS))  # cannot be made outside of an event loop
+        return await anyio.to_thread.run_sync(function, limiter=threads[0])
+
     def readiness() -> dict[str, Any]:
         own = probe.ready()
         reasons = own.pop("reasons", [])
@@ -94,17 +112,18 @@ def make_app(settings: Settings, uid: str, probe: Probe, control: APIRouter | No
         return JSONResponse({"status": "alive"})
 
     @app.get("/healthz/ready")
-    def ready() -> JSONResponse:
-        document = readiness()
+    async def ready() -> JSONResponse:
+        document = await apart(readiness)
         return JSONResponse(document, 503 if document["reasons"] else 200)
 
     @app.get("/status")
-    def status() -> JSONResponse:
-        return JSONResponse({**readiness(), **probe.status()})
+    async def status() -> JSONResponse:
+        return JSONResponse(await apart(lambda: {**readiness(), **probe.status()}))
 
     @app.get("/metrics")
-    def metrics() -> Response:
-        return Response(generate_latest(probe.registry), media_type=CONTENT_TYPE_LATEST)
+    async def metrics() -> Response:
+        page = await apart(lambda: generate_latest(probe.registry))
+        return Response(page, media_type=CONTENT_TYPE_LATEST)
 
     if control is not None:
         app.include_router(control, prefix="/control")
@@ -149,85 +168,64 @@ def _marked(app: ASGIApp) -> ASGIApp:
     return marked
 
 
-class Sockets:
-    """The listening sockets of a node. Taken before anything slow, so that a taken port is known at once."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self.tcp = _listen_tcp(settings)
-        self.control: socket.socket | None = None
-        # A job's forked child would otherwise keep the port when its worker is killed.
-        os.register_at_fork(after_in_child=self.close)
-
-    def listen_control(self) -> socket.socket:
-        """Create run/control.sock, mode 0600; only when the node is about to answer on it."""
-        self.control = _listen_unix(self._settings.run_directory)
-        return self.control
-
-    def close(self) -> None:
-        """Close this process's copies of the sockets."""
-        for listener in (self.tcp, self.control):
-            if listener is not None:
-                listener.close()
-
-
-def _listen_tcp(settings: Settings) -> socket.socket:
-    host, port = settings.listen.host, settings.listen.port
-    try:
-        family, kind, protocol, _name, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(1024)
-    except OSError as error:
-        raise NodeError(f"cannot listen on {host}:{port}: {error.strerror}", EXIT_TEMPORARY) from None
-    listener.setblocking(False)
-    return listener
-
-
-def _listen_unix(directory: Path) -> socket.socket:
-    """Bind below /proc/self/fd, because the address of a Unix socket is limited to 107 bytes and a home may be deep."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        path = Path(f"/proc/self/fd/{descriptor}") / CONTROL_SOCKET
-        if not path.parent.exists():  # no /proc: the plain path then has to be short enough
-            path = directory / CONTROL_SOCKET
-        path.unlink(missing_ok=True)
-        listener.bind(str(path))
-        path.chmod(0o600)
-        listener.listen(128)
-    except OSError as error:
-        raise NodeError(f"cannot listen on {directory / CONTROL_SOCKET}: {error}", EXIT_TEMPORARY) from None
-    finally:
-        os.close(descriptor)
-    listener.setblocking(False)
-    return listener
-
-
 class _Server(uvicorn.Server):
     """uvicorn on two listeners, which leaves the signals to us: its own re-raise would end a clean stop with -15."""
 
-    def __init__(self, app: FastAPI, sockets: Sockets) -> None:
+    def __init__(self, app: FastAPI, settings: Settings, sockets: Sockets, manager: ServiceManager) -> None:
         options: dict[str, Any] = {
             "lifespan": "off", "ws": "none", "log_config": None, "access_log": False, "server_header": False,
-            "proxy_headers": False, "timeout_graceful_shutdown": GRACE_SECONDS,
+            "proxy_headers": False, "timeout_graceful_shutdown": grace_seconds(settings),
         }  # fmt: skip
-        super().__init__(uvicorn.Config(app, **options))
-        self._control_config = uvicorn.Config(_marked(app), **options)
-        self._sockets = sockets
+        super().__init__(uvicorn.Config(self._last_answers(app), **options))
+        self._control_config = uvicorn.Config(self._last_answers(_marked(app)), **options)
+        self._sockets, self._manager, self._threads = sockets, manager, api_threads(settings)
+        self._pulse: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._threads is not None:
+            anyio.to_thread.current_default_thread_limiter().total_tokens = self._threads
         await super().startup(sockets)
         self._control_config.load()
-        listener = await asyncio.get_running_loop().create_unix_server(
-            self._control_protocol, sock=self._sockets.listen_control()
-        )
-        self.servers.append(listener)
+        loop = asyncio.get_running_loop()
+        self.servers.append(await loop.create_unix_server(self._control_protocol, sock=self._sockets.listen_control()))
+        self._pulse = loop.create_task(self._beat())
+        self._manager.ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept nobody any more, and close no connection that a request may be coming over.
+
+        uvicorn closes idle connections at once; a client whose request is on its way at that moment gets a reset. Here
+        each connection ends with its next answer, which says so (`_last_answers`), or after a while of silence.
+        """
+        for server in self.servers:
+            server.close()
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while self.server_state.connections and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        await super().shutdown(sockets)
+
+    async def _beat(self) -> None:
+        """Only a loop that turns gets here again."""
+        while True:
+            self._manager.alive("http")
+            await asyncio.sleep(_PULSE_SECONDS)
+
+    def _last_answers(self, app: ASGIApp) -> ASGIApp:
+        """Tell clients of a node that is stopping to come again over a new connection, which its successor accepts."""
+
+        async def answering(scope: Scope, receive: Receive, send: Send) -> None:
+            async def last(message: Any) -> None:
+                if self.should_exit and message["type"] == "http.response.start":
+                    message = {**message, "headers": [*message.get("headers", []), (b"connection", b"close")]}
+                await send(message)
+
+            await app(scope, receive, last)
+
+        return answering
 
     def _control_protocol(self) -> asyncio.Protocol:
         return self._control_config.http_protocol_class(  # type: ignore[call-arg]
@@ -239,18 +237,41 @@ class _Server(uvicorn.Server):
         self.run(sockets=[self._sockets.tcp])
 
 
-def serve(app: FastAPI, sockets: Sockets, on_signal: Callable[[], None] | None = None) -> None:
-    """Serve in the main thread until SIGTERM or SIGINT; returns once running requests ended or GRACE_SECONDS passed.
+def grace_seconds(settings: Settings) -> float:
+    """How long requests may go on after a SIGTERM."""
+    return _PATIENT_GRACE_SECONDS if settings.notify else _GRACE_SECONDS
+
+
+def api_threads(settings: Settings) -> int | None:
+    """How many calls of the API may run at once, None for the web server's own limit of 40.
+
+    Some of upstream's calls hold two connections to the database: more calls would wait for each other's.
+    """
+    most = settings.database_connections
+    return None if most is None else max(2, min(40, (most - _OWN_CONNECTIONS) // 2))
+
+
+def serve(
+    app: FastAPI,
+    settings: Settings,
+    sockets: Sockets,
+    manager: ServiceManager,
+    on_signal: Callable[[], None] | None = None,
+) -> None:
+    """Serve in the main thread until SIGTERM or SIGINT; returns once running requests ended or their time is up.
 
     Args:
         app: the node's application.
+        settings: the node's settings.
         sockets: its listeners.
+        manager: is told when the node answers, that it goes on, and that it stops.
         on_signal: called in the signal handler, so it may only set flags.
     """
-    server = _Server(app, sockets)
+    server = _Server(app, settings, sockets, manager)
 
     def stop(_number: int, _frame: object) -> None:
         server.should_exit = True
+        manager.stopping()
         if on_signal is not None:
             on_signal()
 
@@ -262,9 +283,9 @@ def serve(app: FastAPI, sockets: Sockets, on_signal: Callable[[], None] | None =
 class ServerThread(threading.Thread):
     """Serves an application in the background, for a node whose main thread does something else (a worker)."""
 
-    def __init__(self, app: FastAPI, sockets: Sockets) -> None:
+    def __init__(self, app: FastAPI, settings: Settings, sockets: Sockets, manager: ServiceManager) -> None:
         super().__init__(name="pygrid-http", daemon=True)
-        self._server = _Server(app, sockets)
+        self._server = _Server(app, settings, sockets, manager)
 
     def run(self) -> None:
         """Serve until `stop`; a server that dies is logged, for nobody reads a thread's exception."""

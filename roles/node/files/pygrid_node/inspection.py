@@ -19,6 +19,7 @@ from syft.store.db.schema import PostgresBase, SQLiteBase
 from syft.types.uid import UID
 
 from . import queue_producer
+from .database import Health
 from .peers import PeerMonitor, PeerState, uid_text
 from .settings import Settings
 
@@ -53,15 +54,16 @@ class Inspection:
         self._monitor = monitor
         base = SQLiteBase if server.db.engine.dialect.name == "sqlite" else PostgresBase
         self._tables = base.metadata.tables
+        self._health = Health(server.db.engine)
         self.stopping = False
 
     def ready(self) -> dict[str, Any]:
         """The part of /healthz/ready that networks and domains share; costs one `select 1`."""
         reasons = ["stopping"] if self.stopping else []
-        reachable = self.database_reachable()
-        if not reachable:
-            reasons.append("the database does not answer")
-        document: dict[str, Any] = {"reasons": reasons, "database": {"reachable": reachable}}
+        problem = self.database_problem()
+        if problem:
+            reasons.append(problem)
+        document: dict[str, Any] = {"reasons": reasons, "database": {"reachable": not problem}}
         if self._settings.kind == "network":
             document["peers"] = [state.brief() for state in self._monitor.states()]
         else:
@@ -71,6 +73,8 @@ class Inspection:
 
     def status(self) -> dict[str, Any]:
         """The part of /status beyond ready; empty while the database does not answer."""
+        if self.database_problem():
+            return {}
         try:
             jobs = self.jobs_by_status()
             document: dict[str, Any] = {
@@ -91,14 +95,9 @@ class Inspection:
         """The peers as last seen."""
         return self._monitor.states()
 
-    def database_reachable(self) -> bool:
-        """Whether the database answers."""
-        try:
-            with self._server.db.engine.connect() as connection:
-                connection.execute(sqlalchemy.text("select 1"))
-        except SQLAlchemyError:
-            return False
-        return True
+    def database_problem(self) -> str:
+        """Why the database cannot be used now, "" when it can; never waits for long."""
+        return self._health.problem()
 
     def count(self, table: str) -> int:
         """Number of rows of a table."""

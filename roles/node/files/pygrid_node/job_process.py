@@ -21,16 +21,28 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from . import database
 
 log = logging.getLogger("pygrid_node.jobs")
 
 _LENGTH = struct.Struct("!Q")
 _WATCH_SECONDS = 0.5
 _TERMINATE_SECONDS = 5.0
+_PATIENCE_SECONDS = 120.0  # how long a job waits for a PostgreSQL that is being restarted
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job's process ended: `text` for people, "" when by itself; `lost` when its database went away under it."""
+
+    text: str
+    lost: bool = False
 
 
 class JobLauncher:
@@ -38,15 +50,17 @@ class JobLauncher:
 
     Args:
         run_job: what a job's process does with its payload; its return ends the process with 0, an exception with 1.
+        others: the launchers made before, for workers that run several jobs at a time.
     """
 
-    def __init__(self, run_job: Callable[[bytes], None]) -> None:
+    def __init__(self, run_job: Callable[[bytes], None], others: Iterable[JobLauncher] = ()) -> None:
         parent = os.getpid()
         self._socket, other = socket.socketpair()
         gc.freeze()  # what is loaded now is shared by all jobs; a collection would copy its pages
         self.pid = os.fork()
         if self.pid == 0:
-            self._socket.close()
+            for launcher in (self, *others):
+                launcher._socket.close()  # each ends when the worker's side of its own is closed everywhere
             with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
                 _die_with_parent(parent)
                 os.setsid()  # a supervisor that signals the whole group must reach the worker only: it drains
@@ -54,15 +68,12 @@ class JobLauncher:
             os._exit(0)
         other.close()
 
-    def run(self, payload: bytes, should_stop: Callable[[], bool]) -> str:
+    def run(self, payload: bytes, should_stop: Callable[[], bool]) -> Ended:
         """Run one job to its end.
 
         Args:
             payload: what `run_job` receives.
             should_stop: asked twice a second; True ends the job.
-
-        Returns:
-            "" when it ended by itself, else how it ended, for people.
 
         Raises:
             RuntimeError: the launcher is gone; the worker must be started again.
@@ -92,16 +103,23 @@ class JobLauncher:
             os.waitpid(self.pid, 0)
 
 
-def run_upstream_job(payload: bytes) -> None:
+def run_upstream_job(payload: bytes, connections: int | None = None) -> None:
     """What a job's process does: upstream's own function, without its two waits.
 
     Upstream sleeps 0.5 s so that the worker can write the process id into the job (here nobody needs it), and its
     monitor thread holds every finished process for up to 5 s (here the worker itself watches for a kill).
+
+    Args:
+        payload: the queue item.
+        connections: the most connections to the database that this job may hold.
     """
     from syft.serde.deserialize import _deserialize
     from syft.server import server
     from syft.service.queue import queue
 
+    database.tune(connections)
+    database.be_patient(_PATIENCE_SECONDS)
+    database.leave_when_lost()
     queue.time = SimpleNamespace(sleep=lambda _seconds: None)  # type: ignore[attr-defined]
     queue.MonitorThread = _NoMonitor  # type: ignore[misc, assignment]
     server.print = lambda *_arguments, **_options: None  # type: ignore[attr-defined] # prints the database's password
@@ -161,12 +179,14 @@ def _die_with_parent(parent: int) -> None:
             os._exit(1)
 
 
-def _describe(status: int) -> str:
+def _describe(status: int) -> Ended:
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
-        return f"the job's process was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+        return Ended(f"the job's process was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else ""))
     code = os.WEXITSTATUS(status)
-    return f"the job's process ended with exit code {code}" if code else ""
+    if code == database.LOST_EXIT_CODE:
+        return Ended("the job's process lost its database", lost=True)
+    return Ended(f"the job's process ended with exit code {code}" if code else "")
 
 
 def _kill(pid: int, number: int) -> None:

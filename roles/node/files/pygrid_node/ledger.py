@@ -14,9 +14,15 @@ import os
 from collections.abc import Collection
 from typing import Any
 
+from .attempts import MOST_ATTEMPTS, Attempts
 from .database import DatabaseLock
 
 log = logging.getLogger("pygrid_node.jobs")
+
+_GIVEN_UP = (
+    f"This job was begun {MOST_ATTEMPTS} times, and each time its Worker went down with it or lost it: it is not begun "
+    "again. If the job itself ends its Worker, by the memory it needs for example, change it and submit it anew."
+)
 
 
 class Ledger:
@@ -36,6 +42,12 @@ class Ledger:
         self._jobs = JobStash(store=database)
         self._items = QueueStash(store=database)
         self._lock = DatabaseLock(database.engine)
+        self._attempts = Attempts(database.engine)
+
+    def prepare(self) -> None:
+        """Make what the ledger keeps beside upstream's tables; the domain calls it, its workers find it."""
+        with self._lock():
+            self._attempts.create()
 
     def job(self, job_id: Any) -> Any:
         """The job's row, or None when somebody deleted it."""
@@ -72,6 +84,7 @@ class Ledger:
             if job is None or job.status != JobStatus.CREATED:
                 return None
             job.status, job.job_worker_id, job.updated_at = JobStatus.PROCESSING, worker_uid, DateTime.now()
+            self._attempts.begin(job.id.no_dash)
             job.job_pid = os.getpid()  # upstream refuses to kill a job without one; which one is of no matter here
             return self._jobs.update(self._verify_key, job).unwrap()
 
@@ -100,6 +113,7 @@ class Ledger:
                 if status == "errored":
                     job.result = SyftError(message=failure)
                 self._set_job(job, status)
+            self._attempts.forget(job_id.no_dash)
             for item in self._items_with("processing"):
                 if item.job_id == job_id:
                     item.resolved = True
@@ -121,6 +135,15 @@ class Ledger:
             for job in jobs:
                 self._release(job, policy)
             return len(jobs)
+
+    def release_job(self, job_id: Any, policy: str) -> str:
+        """Take back one job whose process was lost, though not its worker; returns the job's new status."""
+        with self._lock():
+            job = self.job(job_id)
+            if job is None or job.status.value not in ("processing", "terminating"):
+                return "interrupted" if job is None else job.status.value
+            self._release(job, policy)
+            return job.status.value
 
     def running_workers(self) -> set[Any]:
         """UIDs of the workers that some unfinished job names."""
@@ -151,13 +174,17 @@ class Ledger:
         return True
 
     def _release(self, job: Any, policy: str) -> None:
-        if policy == "requeue" and job.status.value == "processing":
+        from syft.service.response import SyftError
+
+        again = policy == "requeue" and job.status.value == "processing"
+        if again and self._attempts.number(job.id.no_dash) >= MOST_ATTEMPTS:
+            again, job.result = False, SyftError(message=_GIVEN_UP)
+        if again:
             job.job_worker_id, job.job_pid = None, None
-            self._set_job(job, "created")
-            item_status = "created"
         else:
-            self._set_job(job, "interrupted")
-            item_status = "interrupted"
+            self._attempts.forget(job.id.no_dash)
+        item_status = "created" if again else "interrupted"
+        self._set_job(job, item_status)
         log.warning("job %s lost its worker and is now %s", job.id.no_dash, job.status.value)
         for item in self._items_with("processing"):
             if item.job_id == job.id:

@@ -3,6 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Log lines of a node: one line per record, with time, node and level, and without secrets (fault 8 of stock servers).
 
+The journal keeps time, node and level by itself: there a line begins with the level as `<N>` (sd-daemon(3)).
+
 Upstream logs the database URL at start and per job (S/server/server.py, S/store/db/db.py), the whole form of a failed
 registration (S/server/routes.py), reset tokens, and the arguments of every API call, passwords included.
 """
@@ -11,11 +13,12 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
 import sys
 import time
 from collections.abc import Iterable
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 _MASK = "***"
 _SHORTEST_SECRET = 6
@@ -61,9 +64,12 @@ class Redactor:
 
 
 def database_secrets(url: str) -> list[str]:
-    """The password of a database URL, as written and decoded; nothing for SQLite."""
+    """The password of a database URL as written, decoded, and as SQLAlchemy writes it; nothing for SQLite."""
     password = urlsplit(url).password
-    return [password, unquote(password)] if password else []
+    if not password:
+        return []
+    decoded = unquote(password)
+    return list(dict.fromkeys((password, decoded, quote(decoded, safe=" +"))))
 
 
 class UpstreamFilter(logging.Filter):
@@ -94,6 +100,34 @@ class LineFormatter(logging.Formatter):
         return self._redact(" | ".join(lines))
 
 
+class JournalFormatter(LineFormatter):
+    """`<6>syft.server: text`: what the journal does not know yet."""
+
+    def __init__(self, redact: Redactor) -> None:
+        logging.Formatter.__init__(self, "%(name)s: %(message)s")
+        self._redact = redact
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"<{_priority(record.levelno)}>{super().format(record)}"
+
+
+def _priority(level: int) -> int:
+    """The syslog priority of a record's level."""
+    for limit, priority in ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6)):
+        if level >= limit:
+            return priority
+    return 7
+
+
+def is_journal(descriptor: int) -> bool:
+    """Whether a file descriptor is the journal's, as JOURNAL_STREAM says it (systemd.exec(5))."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
 class _PrintedLines(io.TextIOBase):
     """Turns what upstream prints into log records, so that it gets a time, a level and the redaction."""
 
@@ -117,7 +151,8 @@ def configure(node: str, level: str, secrets: Iterable[str]) -> None:
     Call it before syft is imported, and `own_handlers` after.
     """
     handler = logging.StreamHandler(sys.__stdout__)
-    handler.setFormatter(LineFormatter(node, Redactor(secrets)))
+    redact = Redactor(secrets)
+    handler.setFormatter(JournalFormatter(redact) if is_journal(1) else LineFormatter(node, redact))
     handler.addFilter(UpstreamFilter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

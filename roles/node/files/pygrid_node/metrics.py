@@ -66,6 +66,9 @@ def make_registry(settings: Settings, collect: Callable[[], Iterable[Metric]]) -
 
 def server_metrics(inspection: Inspection, settings: Settings) -> Iterator[Metric]:
     """The metrics of a network or a domain."""
+    problem = inspection.database_problem()
+    if problem:
+        raise RuntimeError(problem)  # rather than wait for the database with each number
     jobs = inspection.jobs_by_status()
     family = GaugeMetricFamily("pygrid_jobs", "Jobs by status.", labels=["status"])
     for status, number in jobs.items():

@@ -26,6 +26,7 @@ import zmq
 
 from . import jobs
 from .allow_list import AllowList
+from .database import one_line
 from .errors import EXIT_TEMPORARY, NodeError
 from .files import replace_private_text
 from .identity import Identity
@@ -64,7 +65,9 @@ def requeue_undelivered(server: Any) -> int:
     Returns:
         how many items wait again.
     """
-    return Ledger(server.db).requeue_undelivered()
+    ledger = Ledger(server.db)
+    ledger.prepare()
+    return ledger.requeue_undelivered()
 
 
 def attached_workers(server: Any) -> list[dict[str, Any]]:
@@ -110,17 +113,19 @@ class _Producer:
         assert listen is not None  # noqa: S101 - install() has checked it
         host = f"[{listen.host}]" if ":" in listen.host else listen.host
         self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._task: Callable[[], None] | None = None
         self._absent_since: dict[Any, float] = {}
         self._policies_file = self.settings.data_directory / "worker-policies.json"
         self._policies = _load_policies(self._policies_file)
         database = self.queue_stash.db
         self.ledger, self.registry = Ledger(database), Registry(database)
+        self._allow_list = AllowList(listen.workers_file)
         try:
             self.router = Router(
                 f"tcp://{host}:{listen.port}",
                 str(self.identity.queue_public_key),
                 str(self.identity.queue_secret_key),
-                AllowList(listen.workers_file),
+                self._allow_list,
                 on_ready=lambda worker: self._tasks.put(lambda: self._admit(worker)),
                 on_gone=lambda worker, _why: self._tasks.put(lambda: self._let_go(worker)),
             )
@@ -163,15 +168,21 @@ class _Producer:
         next_sweep = time.monotonic() + _SWEEP_SECONDS
         while not self._stop.wait(_READ_SECONDS):
             try:
-                while not self._tasks.empty():
-                    self._tasks.get()()
+                self._run_tasks()
                 self._hand_out()
                 if time.monotonic() >= next_sweep:
                     next_sweep = time.monotonic() + _SWEEP_SECONDS
                     self._sweep()
             except Exception as error:  # a database that is away comes back; this thread must still be there then
-                log.error("the queue cannot use the database now: %s", _one_line(error))
+                log.error("the queue cannot use the database now: %s", one_line(error))
                 self._stop.wait(2)
+
+    def _run_tasks(self) -> None:
+        """What workers that came and went left to do; a task that fails is kept for when the database is back."""
+        while self._task is not None or not self._tasks.empty():
+            self._task = self._task or self._tasks.get()
+            self._task()
+            self._task = None
 
     def _hand_out(self) -> None:
         wanted = self.router.wanted()
@@ -199,14 +210,29 @@ class _Producer:
     def _admit(self, worker: Attached) -> None:
         from syft.types.uid import UID
 
-        if self.registry.name_of(UID(worker.uid)) != worker.name:
+        name = self.registry.name_of(UID(worker.uid))
+        if name is None or not self._is_own_name(worker, name):
             self.router.refuse(worker)  # no such row, or another worker's: it registers and comes again
             return
+        worker.name = name
         if self._policies.get(worker.uid) != worker.beat.policy:
             self._policies[worker.uid] = worker.beat.policy
             replace_private_text(self._policies_file, json.dumps(self._policies))
         self.registry.set_state(UID(worker.uid), "Consuming" if worker.beat.job else "Idle")
         self.router.admit(worker)
+
+    def _is_own_name(self, worker: Attached, name: str) -> bool:
+        """Whether a row's name is that of the key's owner, or of one of the slots in which it runs several jobs."""
+        owner = worker.owner
+        if name == owner:
+            return True
+        head, _dash, number = name.rpartition("-")
+        if head != owner or not number.isdecimal():
+            return False
+        if name in self._allow_list.names().values():
+            log.error("%s is the name of a worker, and of a slot of %s: rename one of them", name, owner)
+            return False
+        return True
 
     def _let_go(self, worker: Attached) -> None:
         """A worker left: its unclaimed request waits again at once, what it was running is its policy's to say."""
@@ -247,7 +273,3 @@ def _load_policies(path: Any) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return {str(uid): str(policy) for uid, policy in document.items()} if isinstance(document, dict) else {}
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -22,12 +22,14 @@ from zmq.utils import z85
 
 from . import queue_protocol as protocol
 from .allow_list import AllowList
+from .queue_peer import Peer
 from .queue_protocol import Beat
 
 log = logging.getLogger("pygrid_node.queue")
 
 _POLL_MILLISECONDS = 100
 _LOST_REQUEST_SECONDS = 5.0  # an idle worker that has still not heard of its request after this never will
+_CUT_SECONDS = 0.5  # what a worker that is thrown out has left to read that it is
 _MAX_MESSAGE_BYTES = 65_536  # a worker has nothing longer to say
 _ZAP_ADDRESS = "inproc://zeromq.zap.01"  # fixed by https://rfc.zeromq.org/spec/27/
 
@@ -43,13 +45,18 @@ class Request:
 
 @dataclass
 class Attached:
-    """A worker that is connected, as the router sees it."""
+    """A worker that is connected, or one of the slots of a worker that runs several jobs, as the router sees it.
+
+    `owner` is whose key it has; `name` is that at first, and once it is admitted the name it is registered under.
+    """
 
     address: bytes
     key: str
+    owner: str
     name: str
     uid: str
     pool: str
+    peer: Peer | None = None
     beat: Beat = field(default_factory=Beat)
     admitted: bool = False  # its row in the database was found to be right
     reachable: bool = True
@@ -93,6 +100,7 @@ class Router:
         self._workers: dict[bytes, Attached] = {}
         self._pending: deque[Request] = deque()
         self._refused: deque[bytes] = deque()
+        self._thrown_out: dict[Peer, tuple[float, str]] = {}
         self._stop = threading.Event()
         self._next_beat = self._next_list_check = 0.0
         self._context = zmq.Context(1)
@@ -219,17 +227,18 @@ class Router:
             if len(message) < 4 or message[2] != protocol.HEADER:
                 log.warning("ignored a message that is not of the queue's protocol")
                 continue
-            key = str(parts[-1].get("User-Id"))
+            key, peer = str(parts[-1].get("User-Id")), Peer.of(parts[-1])
             with self._lock:
-                self._handle(message[0], key, message[3], message[4:])
+                self._handle(message[0], key, peer, message[3], message[4:])
 
-    def _handle(self, address: bytes, key: str, command: bytes, data: list[bytes]) -> None:
-        name = self._allow_list.name_of(key)
-        if name is None:  # taken off the list while connected
+    def _handle(self, address: bytes, key: str, peer: Peer | None, command: bytes, data: list[bytes]) -> None:
+        owner = self._allow_list.name_of(key)
+        if owner is None:  # taken off the list while connected
+            self._throw_out(address, key, peer)
             return
         worker = self._workers.get(address)
         if command == protocol.READY:
-            self._introduce(address, key, name, data)
+            self._introduce(address, key, owner, peer, data)
         elif worker is None or worker.key != key:
             self._send(address, protocol.DISCONNECT)  # a former domain process knew it: it will introduce itself
         elif command == protocol.HEARTBEAT:
@@ -242,16 +251,16 @@ class Router:
             self._send(address, protocol.DISCONNECT)  # after this the worker knows that no request is on its way
             self._forget(worker, "it left")
 
-    def _introduce(self, address: bytes, key: str, name: str, data: list[bytes]) -> None:
+    def _introduce(self, address: bytes, key: str, owner: str, peer: Peer | None, data: list[bytes]) -> None:
         former = self._workers.get(address)
         beat = Beat.decode(data[2])
-        worker = Attached(address, key, name, uid=data[1].decode(), pool=data[0].decode(), beat=beat)
+        worker = Attached(address, key, owner, owner, data[1].decode(), data[0].decode(), peer, beat)
         if former is not None:
             worker.request, worker.sent_at = former.request, former.sent_at
         self._workers[address] = worker
         if worker.request is not None and beat.request != worker.request.item_id:
             self._take_back(worker)
-        log.info("worker %s of pool %s is connected", name, worker.pool)
+        log.info("worker %s of pool %s is connected", owner, worker.pool)
         self._send(address, protocol.HEARTBEAT)
         self._on_ready(worker)
 
@@ -278,8 +287,9 @@ class Router:
             self._next_list_check = now + 1.0
             allowed = self._allow_list.names()
             for worker in [worker for worker in self._workers.values() if worker.key not in allowed]:
-                self._send(worker.address, protocol.DISCONNECT)
+                self._throw_out(worker.address, worker.key, worker.peer)
                 self._forget(worker, "its key was taken off the list")
+        self._cut_thrown_out(now)
         for worker in list(self._workers.values()):
             limit = protocol.EXPIRY_SECONDS if worker.reachable else protocol.UNREACHABLE_SECONDS
             if now - worker.heard_at > limit:
@@ -288,6 +298,19 @@ class Router:
             self._next_beat = now + protocol.HEARTBEAT_SECONDS
             for worker in self._workers.values():
                 worker.reachable = self._send(worker.address, protocol.HEARTBEAT)
+
+    def _throw_out(self, address: bytes, key: str, peer: Peer | None) -> None:
+        """Say goodbye, and cut the connection as soon as that can be read."""
+        if peer is not None and peer not in self._thrown_out:
+            self._send(address, protocol.DISCONNECT)
+            self._thrown_out[peer] = (time.monotonic() + _CUT_SECONDS, key)
+
+    def _cut_thrown_out(self, now: float) -> None:
+        for peer, (due, key) in list(self._thrown_out.items()):
+            if due <= now:
+                del self._thrown_out[peer]
+                if self._allow_list.name_of(key) is None:
+                    peer.cut()
 
     def _forget(self, worker: Attached, why: str) -> None:
         log.warning("worker %s is detached: %s", worker.name, why)

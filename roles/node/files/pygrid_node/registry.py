@@ -5,18 +5,14 @@
 
 Cures fault 5: upstream registers only workers that it started itself in Kubernetes or Docker, and reads, changes and
 writes a pool's row without a lock, so that two workers that start together lose one of them.
-
-`tune_sqlite()` (here for convenience, see database.py) must be called by server.py too, right after syft is imported.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from .database import DatabaseLock, missing_schema, tune_sqlite
+from .database import DatabaseLock, configuration
 from .settings import Settings
-
-__all__ = ["Registry", "missing_schema", "open_database", "tune_sqlite"]
 
 
 def open_database(settings: Settings, uid: str, verify_key: str) -> Any:
@@ -28,12 +24,11 @@ def open_database(settings: Settings, uid: str, verify_key: str) -> Any:
         verify_key: the domain's public key (hex).
     """
     from syft.server.credentials import SyftVerifyKey
-    from syft.store.db.db import DBConfig
     from syft.store.db.postgres import PostgresDBConfig, PostgresDBManager
     from syft.store.db.sqlite import SQLiteDBManager
     from syft.types.uid import UID
 
-    config = DBConfig.from_connection_string(settings.database_url)
+    config = configuration(settings.database_url)
     manager = PostgresDBManager if isinstance(config, PostgresDBConfig) else SQLiteDBManager
     return manager(config=config, server_uid=UID(uid), root_verify_key=SyftVerifyKey.from_string(verify_key))
 

@@ -12,17 +12,22 @@ import threading
 import time
 from typing import Any
 
-from . import environment, logs
+from . import blobs, database, environment, logs, tls
+from .blob_store import Store
 from .errors import EXIT_TEMPORARY, NodeError
-from .http import GRACE_SECONDS, Probe, Sockets, make_app, serve
+from .http import Probe, grace_seconds, make_app, serve
 from .identity import Identity
 from .owner import write_owner
+from .service_manager import ServiceManager
 from .settings import Settings
+from .sockets import Sockets
 
 logger = logging.getLogger(__name__)
 
 # Upstream's queue threads may take seconds to notice a stop; nothing is lost by not waiting, as all state is on disk.
 STOP_SECONDS = 1.0
+# How long a call of the API waits for a PostgreSQL that is being restarted, instead of failing.
+PATIENCE_SECONDS = 15.0
 
 
 def run(settings: Settings, identity: Identity) -> int:
@@ -32,14 +37,20 @@ def run(settings: Settings, identity: Identity) -> int:
         NodeError: the port is taken, the database does not answer, or its data belongs to somebody else.
     """
     started = time.monotonic()
-    sockets = Sockets(settings)
+    manager = ServiceManager(settings.notify, parts=("http",))
+    sockets = Sockets(settings, manager.passed)
     logs.configure(
         settings.name, settings.log_level, [*identity.secrets(), *logs.database_secrets(settings.database_url)]
     )
     logger.info("starting %s %s (%s)", settings.kind, settings.name, identity.uid)
+    manager.status("starting")
+    settings.blob_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    store = blobs.make_store(settings, identity)
+    blobs.check(store)
     with environment.without_collector():
-        server = _build(settings, identity)
+        server = _build(settings, identity, store)
     logs.own_handlers()
+    database.be_patient(PATIENCE_SECONDS)
     environment.forget_secrets()
     write_owner(settings, identity, environment.syft_version())
 
@@ -58,18 +69,21 @@ def run(settings: Settings, identity: Identity) -> int:
         Probe(ready=inspection.ready, status=inspection.status, registry=registry),
         control_routes(settings, Associations(server, monitor)),
     )
+    channel = blobs.channel_routes(settings, identity, store)
+    if channel is not None:
+        app.include_router(channel)
     _add_upstream_routes(app, server)
     monitor.start()
-    logger.info(
-        "ready to serve on %s:%d after %.1f s", settings.listen.host, settings.listen.port, time.monotonic() - started
-    )
+    place = f"{settings.listen.host}:{settings.listen.port}"
+    logger.info("ready to serve on %s after %.1f s", place, time.monotonic() - started)
+    manager.status(f"serving on {place}")
 
     def stopping() -> None:
         inspection.stopping = True
         monitor.stop()
-        _exit_at_the_latest(GRACE_SECONDS + STOP_SECONDS)
+        _exit_at_the_latest(grace_seconds(settings) + STOP_SECONDS)
 
-    serve(app, sockets, stopping)
+    serve(app, settings, sockets, manager, stopping)
     _stop(server)
     logger.info("stopped")
     logs.flush()
@@ -77,7 +91,7 @@ def run(settings: Settings, identity: Identity) -> int:
     os._exit(0)
 
 
-def _build(settings: Settings, identity: Identity) -> Any:
+def _build(settings: Settings, identity: Identity, store: Store) -> Any:
     """Import syft, close its holes, and build the server.
 
     Raises:
@@ -86,28 +100,30 @@ def _build(settings: Settings, identity: Identity) -> Any:
     from syft.abstract_server import ServerType
     from syft.service.queue.zmq_client import ZMQClientConfig, ZMQQueueConfig
     from syft.store.blob_storage.on_disk import OnDiskBlobStorageClientConfig, OnDiskBlobStorageConfig
-    from syft.store.db.db import DBConfig
 
-    from .database import tune_sqlite
     from .guards import guard_routes
     from .node_server import DomainServer, NetworkServer
 
     logs.own_handlers()
-    tune_sqlite()
+    # One connection is health's.
+    database.tune(settings.database_connections and settings.database_connections - 1)
     guard_routes()
+    blobs.install(store)
+    tls.keep_ports()
+    if settings.client_certificate_file is not None:
+        tls.show_client_certificate(settings.client_certificate_file)
     network = settings.kind == "network"
     if not network:
         from . import queue_producer
 
         queue_producer.install(settings, identity)
-    settings.blob_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     server_class = NetworkServer if network else DomainServer
     with _one_line_reasons(settings):
         server = server_class(
             name=settings.name,
             server_type=ServerType.GATEWAY if network else ServerType.DATASITE,
             root_username="Root",
-            db_config=DBConfig.from_connection_string(settings.database_url),
+            db_config=database.configuration(settings.database_url),
             blob_storage_config=OnDiskBlobStorageConfig(
                 client_config=OnDiskBlobStorageClientConfig(base_directory=settings.blob_directory), min_blob_size=1
             ),
@@ -136,7 +152,7 @@ def _one_line_reasons(settings: Settings) -> Any:
     try:
         yield
     except OperationalError as error:
-        raise NodeError(f"database {place}: {error.orig}", EXIT_TEMPORARY) from None
+        raise NodeError(f"database {place}: {database.reason(error)}", EXIT_TEMPORARY) from None
     except SyftException as error:
         logger.debug("the server could not be built", exc_info=True)
         raise NodeError(f"database {place}: not usable with this identity: {error.public_message}") from None

@@ -4,39 +4,59 @@
 """settings.json: everything a node is told, and nothing secret.
 
 The file is checked strictly: an unknown key, a missing key or a wrong type ends the start with one line that names
-the key. Schema 1 is described in the fields below.
+the key. Schema 1 is described in the fields below. A file of secrets that the settings name is looked for among the
+credentials that systemd passes first (files.credential).
 """
 
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from .errors import NodeError
-from .files import read_private_text
+from .fields import Fields
+from .files import credential, read_private_text
 
 KINDS = ("network", "domain", "worker")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 ORPHAN_POLICIES = ("requeue", "interrupt")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+BLOB_KINDS = {"network": ("files", "s3"), "domain": ("files", "s3"), "worker": ("files", "domain", "s3")}
+MOST_PROCESSES = 64
+_MOST_CONNECTIONS = 10_000
+_SERVER_CONNECTIONS = 10  # below this a busy API would wait for connections that it holds itself
 _HEX = re.compile(r"[0-9a-f]+")
 _Z85_KEY = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 
 _COMMON = {
-    "schema", "kind", "name", "identity_file", "node_directory", "listen", "database_url", "database_url_file",
-    "blob_directory", "log_level", "stop_with_parent",
+    "schema", "kind", "name", "identity_file", "node_directory", "run_directory", "listen", "database_url",
+    "database_url_file", "database_tls", "database_connections", "blob_directory", "blobs", "trust_file",
+    "client_certificate_file", "log_level", "stop_with_parent", "notify",
 }  # fmt: skip
 _OWN_KEYS = {
     "network": {"auto_approve_domains"},
     "domain": {"queue"},
-    "worker": {"domain", "pool", "orphaned_jobs"},
+    "worker": {"domain", "pool", "orphaned_jobs", "processes"},
 }
+
+
+def least_connections(kind: str, processes: int = 1) -> int:
+    """The smallest database_connections with which a node of that kind works."""
+    if kind != "worker":
+        return _SERVER_CONNECTIONS
+    return MAIN_CONNECTIONS + JOB_CONNECTIONS * processes
+
+
+#: A worker's main process: one for the lock that it shares with others, one for what it does under it, one for what
+#: its slots ask meanwhile, one for health.
+MAIN_CONNECTIONS = 4
+#: A job's process: upstream holds one connection while it asks for a second.
+JOB_CONNECTIONS = 2
 
 
 @dataclass(frozen=True)
@@ -57,6 +77,15 @@ class Queue:
 
 
 @dataclass(frozen=True)
+class Blobs:
+    """Where the big objects live: files (blob_directory), domain (fetched from the Domain at `url`), s3 (a bucket)."""
+
+    kind: str = "files"
+    url: str = ""
+    credentials_file: Path | None = None
+
+
+@dataclass(frozen=True)
 class DomainReference:
     """What a worker knows about its domain: public parts only."""
 
@@ -69,31 +98,44 @@ class DomainReference:
 
 @dataclass(frozen=True)
 class Settings:
-    """A node's settings after validation; paths are absolute, `database_url` is resolved."""
+    """A node's settings after validation; paths are absolute, `database_url` is resolved.
+
+    Attributes:
+        trust_file: PEM bundle of the authorities that the node trusts as a client, None for the system's.
+        client_certificate_file: PEM, certificate and key that the node shows to servers that ask for one.
+        database_tls: True verifies PostgreSQL's certificate and name, False allows no TLS, None leaves it to libpq.
+        database_connections: the most connections of the whole node to PostgreSQL, None for no limit.
+        notify: speak with systemd, and take its sockets.
+        processes: how many jobs a worker runs at the same time.
+    """
 
     kind: str
     name: str
     identity_file: Path
     node_directory: Path
+    run_directory: Path
     listen: Listen
     database_url: str
     blob_directory: Path
     log_level: str
     stop_with_parent: bool
     digest: str
+    trust_file: Path | None = None
+    client_certificate_file: Path | None = None
+    database_tls: bool | None = None
+    database_connections: int | None = None
+    notify: bool = False
+    blobs: Blobs = Blobs()
     auto_approve_domains: bool = False
     queue: Queue | None = None
     domain: DomainReference | None = None
     pool: str = "default-pool"
     orphaned_jobs: str = "requeue"
+    processes: int = 1
 
     @property
     def data_directory(self) -> Path:
         return self.node_directory / "data"
-
-    @property
-    def run_directory(self) -> Path:
-        return self.node_directory / "run"
 
     @property
     def tmp_directory(self) -> Path:
@@ -138,152 +180,121 @@ def parse_settings(document: Any, digest: str = "") -> Settings:
         raise NodeError("must be a JSON object")
     if document.get("schema") != 1:
         raise NodeError(f"schema must be 1, not {document.get('schema')!r}")
-    kind = _choice(document, "kind", KINDS)
-    unknown = sorted(set(document) - _COMMON - _OWN_KEYS[kind])
-    if unknown:
-        raise NodeError(f"unknown key {unknown[0]!r} for a {kind}")
-    node_directory = _path(document, "node_directory")
+    fields = Fields(document)
+    kind = fields.choice("kind", KINDS)
+    fields.refuse_others(_COMMON | _OWN_KEYS[kind], f"for a {kind}")
+    node_directory = fields.path("node_directory")
+    blobs = _blobs(fields, kind)
+    certificate = fields.optional_path("client_certificate_file")
     common = {
         "kind": kind,
-        "name": _name(document, "name"),
-        "identity_file": _path(document, "identity_file"),
+        "name": fields.name("name"),
+        "identity_file": credential(fields.path("identity_file")),
         "node_directory": node_directory,
-        "listen": _listen(document, "listen"),
-        "database_url": _database_url(document, kind, node_directory),
-        "blob_directory": _blob_directory(document, kind, node_directory),
-        "log_level": _choice(document, "log_level", LOG_LEVELS, "INFO"),
-        "stop_with_parent": _boolean(document, "stop_with_parent", True),
+        "run_directory": fields.optional_path("run_directory") or node_directory / "run",
+        "listen": _listen(fields),
+        "database_url": _database_url(fields, kind, node_directory),
+        "blob_directory": _blob_directory(fields, kind, blobs, node_directory),
+        "blobs": blobs,
+        "trust_file": fields.optional_path("trust_file"),
+        "client_certificate_file": credential(certificate) if certificate else None,
+        "log_level": fields.choice("log_level", LOG_LEVELS, "INFO"),
+        "stop_with_parent": fields.boolean("stop_with_parent", True),
+        "notify": fields.boolean("notify", False),
         "digest": digest,
     }
+    processes = fields.number("processes", 1, MOST_PROCESSES, 1) if kind == "worker" else 1
+    common["database_tls"] = _database_tls(fields, common["database_url"])
+    if fields.has("database_connections"):
+        least = least_connections(kind, processes)
+        common["database_connections"] = fields.number("database_connections", least, _MOST_CONNECTIONS)
     if kind == "network":
-        return Settings(**common, auto_approve_domains=_boolean(document, "auto_approve_domains", False))
+        return Settings(**common, auto_approve_domains=fields.boolean("auto_approve_domains", False))
     if kind == "domain":
-        return Settings(**common, queue=_queue(document))
+        return Settings(**common, queue=_queue(fields))
     return Settings(
         **common,
-        domain=_domain(document),
-        pool=_name(document, "pool", "default-pool"),
-        orphaned_jobs=_choice(document, "orphaned_jobs", ORPHAN_POLICIES, "requeue"),
+        domain=_domain(fields),
+        pool=fields.name("pool", "default-pool"),
+        orphaned_jobs=fields.choice("orphaned_jobs", ORPHAN_POLICIES, "requeue"),
+        processes=processes,
     )
 
 
-def _value(document: Mapping[str, Any], key: str, expected: type, default: Any = None) -> Any:
-    value = document.get(key)
-    if value is None:
-        value = default
-    if value is None:
-        raise NodeError(f"{key} is missing")
-    if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
-        raise NodeError(f"{key} must be of type {expected.__name__}, not {type(value).__name__}")
-    return value
+def _listen(fields: Fields) -> Listen:
+    section = fields.section("listen", {"host", "port"})
+    return Listen(section.text("host"), section.port("port"))
 
 
-def _text(document: Mapping[str, Any], key: str, default: str | None = None) -> str:
-    value: str = _value(document, key, str, default)
-    if not value.strip():
-        raise NodeError(f"{key} is empty")
-    return value
+def _queue(fields: Fields) -> Queue:
+    section = fields.section("queue", {"host", "port", "workers_file"})
+    return Queue(section.text("host"), section.port("port"), section.path("workers_file"))
 
 
-def _boolean(document: Mapping[str, Any], key: str, default: bool) -> bool:
-    return _value(document, key, bool, default)
-
-
-def _choice(document: Mapping[str, Any], key: str, choices: tuple[str, ...], default: str | None = None) -> str:
-    value = _text(document, key, default)
-    if value not in choices:
-        raise NodeError(f"{key} must be one of {', '.join(choices)}, not {value!r}")
-    return value
-
-
-def _name(document: Mapping[str, Any], key: str, default: str | None = None) -> str:
-    value = _text(document, key, default)
-    if not _NAME.fullmatch(value):
-        raise NodeError(f"{key} {value!r} must be 1 to 63 letters, digits, dots, dashes or underscores")
-    return value
-
-
-def _path(document: Mapping[str, Any], key: str) -> Path:
-    value = Path(_text(document, key))
-    if not value.is_absolute():
-        raise NodeError(f"{key} must be an absolute path, not {str(value)!r}")
-    return value
-
-
-def _port(document: Mapping[str, Any], key: str) -> int:
-    value: int = _value(document, key, int)
-    if not 1 <= value <= 65535:
-        raise NodeError(f"{key} must be a port from 1 to 65535, not {value}")
-    return value
-
-
-def _section(document: Mapping[str, Any], key: str, keys: set[str]) -> dict[str, Any]:
-    section: dict[str, Any] = _value(document, key, dict)
-    unknown = sorted(set(section) - keys)
-    if unknown:
-        raise NodeError(f"unknown key {unknown[0]!r} in {key}")
-    return section
-
-
-def _within(key: str, error: NodeError) -> NodeError:
-    return NodeError(f"{key}.{error}")
-
-
-def _listen(document: Mapping[str, Any], key: str) -> Listen:
-    section = _section(document, key, {"host", "port"})
-    try:
-        return Listen(_text(section, "host"), _port(section, "port"))
-    except NodeError as error:
-        raise _within(key, error) from None
-
-
-def _queue(document: Mapping[str, Any]) -> Queue:
-    section = _section(document, "queue", {"host", "port", "workers_file"})
-    try:
-        return Queue(_text(section, "host"), _port(section, "port"), _path(section, "workers_file"))
-    except NodeError as error:
-        raise _within("queue", error) from None
-
-
-def _domain(document: Mapping[str, Any]) -> DomainReference:
-    section = _section(document, "domain", {"name", "uid", "verify_key", "queue_url", "queue_public_key"})
-    try:
-        reference = DomainReference(
-            name=_name(section, "name"),
-            uid=_text(section, "uid").replace("-", "").lower(),
-            verify_key=_text(section, "verify_key").lower(),
-            queue_url=_text(section, "queue_url"),
-            queue_public_key=_text(section, "queue_public_key"),
-        )
-        for key, value, length in (("uid", reference.uid, 32), ("verify_key", reference.verify_key, 64)):
-            if len(value) != length or not _HEX.fullmatch(value):
-                raise NodeError(f"{key} must be {length} hex digits")
-        if not re.fullmatch(r"tcp://[^/\s]+:\d{1,5}", reference.queue_url):
-            raise NodeError(f"queue_url must look like tcp://host:port, not {reference.queue_url!r}")
-        if not _Z85_KEY.fullmatch(reference.queue_public_key):
-            raise NodeError("queue_public_key must be a Z85 CURVE key of 40 characters")
-    except NodeError as error:
-        raise _within("domain", error) from None
+def _domain(fields: Fields) -> DomainReference:
+    section = fields.section("domain", {"name", "uid", "verify_key", "queue_url", "queue_public_key"})
+    reference = DomainReference(
+        name=section.name("name"),
+        uid=section.text("uid").replace("-", "").lower(),
+        verify_key=section.text("verify_key").lower(),
+        queue_url=section.text("queue_url"),
+        queue_public_key=section.text("queue_public_key"),
+    )
+    for key, value, length in (("uid", reference.uid, 32), ("verify_key", reference.verify_key, 64)):
+        if len(value) != length or not _HEX.fullmatch(value):
+            raise section.wrong(key, f"must be {length} hex digits")
+    if not re.fullmatch(r"tcp://[^/\s]+:\d{1,5}", reference.queue_url):
+        raise section.wrong("queue_url", f"must look like tcp://host:port, not {reference.queue_url!r}")
+    if not _Z85_KEY.fullmatch(reference.queue_public_key):
+        raise section.wrong("queue_public_key", "must be a Z85 CURVE key of 40 characters")
     return reference
 
 
-def _blob_directory(document: Mapping[str, Any], kind: str, node_directory: Path) -> Path:
-    if document.get("blob_directory") is not None:
-        return _path(document, "blob_directory")
-    if kind == "worker":
+def _blobs(fields: Fields, kind: str) -> Blobs:
+    if not fields.has("blobs"):
+        return Blobs()
+    section = fields.section("blobs", {"kind", "url", "credentials_file"})
+    chosen = section.choice("kind", BLOB_KINDS[kind])
+    for key, wanted_by in (("url", "domain"), ("credentials_file", "s3")):
+        if section.has(key) and chosen != wanted_by:
+            raise section.wrong(key, f"belongs to kind {wanted_by}, not {chosen}")
+    if chosen == "domain":
+        return Blobs(chosen, url=_blob_url(section))
+    if chosen == "s3":
+        return Blobs(chosen, credentials_file=credential(section.path("credentials_file")))
+    return Blobs(chosen)
+
+
+def _blob_url(section: Fields) -> str:
+    """Without TLS only on this host: the channel is authenticated by itself, but who reads along must be nobody."""
+    url = section.text("url")
+    try:
+        parts = urlsplit(url)
+        usable = bool(parts.hostname) and not parts.username and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(str(parts.hostname)))):
+        raise section.wrong("url", "must be a URL that begins with https://")
+    return url
+
+
+def _blob_directory(fields: Fields, kind: str, blobs: Blobs, node_directory: Path) -> Path:
+    if fields.has("blob_directory"):
+        return fields.path("blob_directory")
+    if kind == "worker" and blobs.kind == "files":
         raise NodeError("blob_directory is missing: a worker needs its domain's")
     return node_directory / "data" / "blobs"
 
 
-def _database_url(document: Mapping[str, Any], kind: str, node_directory: Path) -> str:
+def _database_url(fields: Fields, kind: str, node_directory: Path) -> str:
     """The database URL, from the settings, from the file they name, or the node's own SQLite file."""
-    if document.get("database_url") is not None and document.get("database_url_file") is not None:
+    if fields.has("database_url") and fields.has("database_url_file"):
         raise NodeError("database_url and database_url_file exclude each other")
-    if document.get("database_url_file") is not None:
-        url = read_private_text(_path(document, "database_url_file"), "database URL").strip()
+    if fields.has("database_url_file"):
+        url = read_private_text(credential(fields.path("database_url_file")), "database URL").strip()
         key = "database_url_file"
-    elif document.get("database_url") is not None:
-        url, key = _text(document, "database_url"), "database_url"
+    elif fields.has("database_url"):
+        url, key = fields.text("database_url"), "database_url"
     elif kind == "worker":
         raise NodeError("database_url or database_url_file is missing: a worker needs its domain's")
     else:
@@ -308,3 +319,23 @@ def _check_database_url(key: str, url: str) -> None:
             raise NodeError(f"{key} must look like postgresql://user:password@host:port/database")
     else:
         raise NodeError(f"{key} must start with sqlite:/// or postgresql://")
+
+
+def _database_tls(fields: Fields, url: str) -> bool | None:
+    if not fields.has("database_tls"):
+        return None
+    tls, parts = fields.boolean("database_tls", False), urlsplit(url)
+    if tls and parts.scheme == "sqlite":
+        raise fields.wrong("database_tls", "is for PostgreSQL: an SQLite file has no connection to encrypt")
+    if tls and not fields.has("trust_file"):
+        raise fields.wrong("database_tls", "needs trust_file, the authorities that the server's certificate is from")
+    if not tls and parts.scheme == "postgresql" and not _is_loopback(str(parts.hostname)):
+        raise fields.wrong("database_tls", "may be false only for a PostgreSQL on this host's loopback address")
+    return tls
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

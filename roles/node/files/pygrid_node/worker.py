@@ -3,34 +3,38 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A worker: takes jobs of one pool from its domain's queue and runs each in a process of its own.
 
-Cures faults 3, 4, 5 and 9: it claims a job in the database before it runs it, knows its domain by address and key,
-registers itself under a lock, finishes what a former process of its own left, and obeys a stop at any moment.
+Cures faults 4, 5 and 9: it knows its domain by address and key, registers itself under a lock, finishes what a former
+process of its own left, and obeys a stop at any moment. What it does with a job stands in worker_slot.py.
 A worker holds no secret but its own queue key and, with PostgreSQL, the database's password.
 """
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import logging
 import os
-import queue
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
-from . import environment, http, logs
+from . import blobs, database, environment, http, logs, tls
+from .blob_store import Store
+from .database import missing_schema
 from .environment import forget_secrets
 from .errors import NodeError
 from .identity import Identity
 from .job_process import JobLauncher, run_upstream_job
-from .queue_client import QueueClient
-from .registry import Registry, missing_schema, open_database, tune_sqlite
-from .settings import Settings
+from .registry import Registry, open_database
+from .service_manager import ServiceManager
+from .settings import MAIN_CONNECTIONS, MOST_PROCESSES, Settings
+from .sockets import Sockets
+from .worker_slot import Access, Slot, slot_uid
 from .worker_state import WorkerState, metrics_of
 
 if TYPE_CHECKING:
@@ -40,42 +44,62 @@ log = logging.getLogger("pygrid_node.worker")
 
 _TICK_SECONDS = 0.1
 _RETRY_SECONDS = 2.0
-_GOODBYE_SECONDS = 1.0
-_DEREGISTER_SECONDS = 1.5
+_HEALTH_SECONDS = 5.0
 
 
 def run(settings: Settings, identity: Identity) -> int:
     """Run a worker in the foreground until it is told to stop; returns the exit code."""
     if settings.domain is None or not identity.queue_public_key or not identity.queue_secret_key:
         raise NodeError("a worker needs its domain and its own queue keys")
-    stop = _Stop()
+    manager = ServiceManager(settings.notify, parts=("http", "main"))
+    stop = _Stop(manager)
     logs.configure(
         settings.name, settings.log_level, [*identity.secrets(), *logs.database_secrets(settings.database_url)]
     )
-    sockets = http.Sockets(settings)
-    _import_syft()
+    sockets = Sockets(settings, manager.passed)
+    _import_syft(settings)
     forget_secrets()
-    launcher = JobLauncher(run_upstream_job)  # before there is any thread
-    state = WorkerState()
+    store = blobs.make_store(settings, identity)
+    blobs.install(store)  # before the launchers: jobs are forked from there
+    if settings.client_certificate_file is not None:
+        tls.show_client_certificate(settings.client_certificate_file)
+    access = Access()
+    slots = [
+        Slot(settings, identity, number + 1, launcher, access) for number, launcher in enumerate(_launchers(settings))
+    ]
+    state = WorkerState([slot.state for slot in slots])
     probe = http.Probe(ready=state.ready, status=state.status, registry=metrics_of(state))
     app = http.make_app(settings, identity.uid, probe, _control(stop, state))
-    server = http.ServerThread(app, sockets)
+    server = http.ServerThread(app, settings, sockets, manager)
     server.start()
     try:
-        return Worker(settings, identity, launcher, state, stop).run()
+        return Worker(settings, slots, access, store, state, stop, manager, server.is_alive).run()
     finally:
+        for slot in slots:
+            slot.launcher.close()
         server.stop(timeout_seconds=0.5)
         logs.flush()
 
 
-def _import_syft() -> None:
+def _import_syft(settings: Settings) -> None:
     with environment.without_collector():
         import syft.server.server
         import syft.service.queue.queue  # noqa: F401
 
     logs.own_handlers()
     logging.getLogger("syft.store.db.db").setLevel(logging.WARNING)  # says the database URL at each connection
-    tune_sqlite()
+    # One connection is health's.
+    database.tune(settings.database_connections and MAIN_CONNECTIONS - 1)
+
+
+def _launchers(settings: Settings) -> list[JobLauncher]:
+    """One for each slot; before there is any thread."""
+    connections = settings.database_connections
+    share = connections and (connections - MAIN_CONNECTIONS) // settings.processes
+    launchers: list[JobLauncher] = []
+    for _unused in range(settings.processes):
+        launchers.append(JobLauncher(functools.partial(run_upstream_job, connections=share), launchers))
+    return launchers
 
 
 def _control(stop: _Stop, state: WorkerState) -> APIRouter:
@@ -92,231 +116,141 @@ def _control(stop: _Stop, state: WorkerState) -> APIRouter:
 class _Stop:
     """The wish to stop, from a signal or over the control socket. Made first: a signal during the import counts too."""
 
-    def __init__(self) -> None:
+    def __init__(self, manager: ServiceManager) -> None:
         self.requested = False
         self.started = False
+        self._manager = manager
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
     def request(self) -> None:
         self.requested = True
+        self._manager.stopping()
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self.requested = True
+        self.request()
         if not self.started:
             os._exit(0)  # nothing is registered and nothing runs yet
 
 
 class Worker:
-    """One worker's life: wait for the domain, register, take jobs, drain."""
+    """One worker's life: wait for the domain, register, let the slots take jobs, drain.
+
+    The main thread only looks and decides, so that a watchdog on it means something; a second one waits for the
+    database.
+    """
 
     def __init__(
-        self, settings: Settings, identity: Identity, launcher: JobLauncher, state: WorkerState, stop: _Stop
+        self,
+        settings: Settings,
+        slots: list[Slot],
+        access: Access,
+        store: Store,
+        state: WorkerState,
+        stop: _Stop,
+        manager: ServiceManager,
+        answers: Callable[[], bool],
     ) -> None:
-        from syft.types.uid import UID
-
-        assert settings.domain is not None  # noqa: S101 - run() has checked it
-        self._settings, self._launcher, self.state, self._stop = settings, launcher, state, stop
-        self._uid = UID(identity.uid)
-        self._registry: Registry | None = None
-        self._registered = False
-        self._requests: queue.SimpleQueue[tuple[str, bytes] | None] = queue.SimpleQueue()
-        self._failure: BaseException | None = None
-        self._runner = threading.Thread(target=self._run_jobs, name="jobs", daemon=True)
-        self._busy = threading.Event()
-        self._client = QueueClient(
-            settings.domain.queue_url,
-            settings.domain.queue_public_key,
-            str(identity.queue_public_key),
-            str(identity.queue_secret_key),
-            uid=identity.uid,
-            pool=settings.pool,
-            policy=settings.orphaned_jobs,
-            on_request=self._accept,
-        )
+        self._settings, self._slots, self._access, self._store = settings, slots, access, store
+        self._state, self._stop, self._manager, self._answers = state, stop, manager, answers
+        self._health: database.Health | None = None
+        self._failed = False
+        self._registrar = threading.Thread(target=self._keep_registered, name="registrar", daemon=True)
 
     def run(self) -> int:
         """Returns 0 after a drain, 1 when the worker must be started again."""
         self._stop.started = True
-        self._client.start()
-        self._runner.start()
-        next_try = 0.0
-        while not self._stop.requested and self._failure is None:
-            due = self._client.wants_registration.is_set() and time.monotonic() >= next_try
-            if due and not self._register():
-                next_try = time.monotonic() + _RETRY_SECONDS
-            self.state.attached = self._client.attached
+        for slot in self._slots:
+            slot.start()
+        self._registrar.start()
+        while not self._stop.requested and not self._failed:
+            self._look()
             time.sleep(_TICK_SECONDS)
         self._drain()
-        self._launcher.close()
         log.info("stopped")
-        return 0 if self._failure is None else 1
+        return 1 if self._failed else 0
 
-    def _register(self) -> bool:
-        """Bring the worker's rows about, once its domain has made the database; False when it is not time yet."""
+    def _look(self) -> None:
+        for slot in self._slots:
+            slot.state.attached = slot.client.attached
+        self._failed = any(slot.broken for slot in self._slots) or not self._answers()
+        self._manager.status(self._state.summary())
+        self._manager.alive("main")
+
+    def _drain(self) -> None:
+        """Finish the running jobs, take no other, leave the queue and the database; bounded once nothing runs."""
+        for slot in self._slots:
+            slot.drain()
+        running = [slot.state.job for slot in self._slots if slot.state.job]
+        log.info("draining%s", f": still running {', '.join(running)}" if running else "")
+        while any(slot.busy for slot in self._slots):
+            self._manager.status(self._state.summary())
+            self._manager.alive("main")
+            time.sleep(_TICK_SECONDS)
+        leaving = [threading.Thread(target=slot.leave, daemon=True) for slot in self._slots]
+        for thread in leaving:
+            thread.start()
+        for thread in leaving:
+            thread.join()
+
+    # ---- the registrar's thread
+
+    def _keep_registered(self) -> None:
+        next_look = 0.0
+        while not self._stop.requested:
+            due = [slot for slot in self._slots if slot.client.wants_registration.is_set()]
+            if due and not self._register(due):
+                time.sleep(_RETRY_SECONDS)
+            if self._health is not None and time.monotonic() >= next_look:
+                next_look = time.monotonic() + _HEALTH_SECONDS
+                self._state.database_problem = self._health.problem()
+            time.sleep(_TICK_SECONDS)
+
+    def _register(self, due: list[Slot]) -> bool:
+        """Bring the slots' rows about, once the domain has made the database; False when it is not time yet."""
         try:
-            problem = self._open()
-            if problem is None and self._registry is not None:
-                if not self._registered:
-                    released = self._ledger.release_worker(self._uid, self._settings.orphaned_jobs)
-                    if released:
-                        log.warning("%s %d job(s) of my former process", self._settings.orphaned_jobs, released)
-                self._registry.register(self._settings.name, self._uid, self._settings.pool)
-                self._registered = True
-                self._client.introduce()
+            problem = self._open() or self._store.problem() or ""
+            if not problem:
+                for slot in due:
+                    if self._stop.requested:
+                        return True
+                    slot.register()
         except Exception as error:
-            problem = "the domain's database cannot be used: " + _one_line(error)
-        if problem and problem != self.state.problem:
+            problem = f"database: {database.reason(error)}"
+        if problem and problem != self._state.problem:
             log.warning("waiting: %s", problem)
-        self.state.problem, self.state.database_reachable = problem or "", problem is None
-        return problem is None
+        self._state.problem = problem
+        return not problem
 
-    def _open(self) -> str | None:
-        """Open the domain's database unless it is open; returns why that is not possible yet."""
+    def _open(self) -> str:
+        """Open the domain's database unless it is open; returns why that is not possible yet, or ""."""
         from .ledger import Ledger
 
-        if self._registry is not None:
-            return None
+        if self._access.registry is not None:
+            return ""
         domain = self._settings.domain
-        assert domain is not None  # noqa: S101 - see __init__
+        assert domain is not None  # noqa: S101 - run() has checked it
         if self._settings.sqlite_file is not None:
             problem = missing_schema(self._settings.sqlite_file)
             if problem:
                 return problem
-        database = open_database(self._settings, domain.uid, domain.verify_key)
-        registry = Registry(database)
+        opened = open_database(self._settings, domain.uid, domain.verify_key)
+        registry = Registry(opened)
         if not registry.is_ready():
             return "the domain has not made its worker pool yet"
-        self._ledger: Ledger = Ledger(database)
-        self._database, self._registry = database, registry
-        return None
+        ledger = Ledger(opened)
+        self._remove_surplus(registry, ledger)
+        self._health = database.Health(opened.engine)
+        self._state.database_problem = ""
+        self._access.database, self._access.ledger, self._access.registry = opened, ledger, registry
+        return ""
 
-    def _accept(self, request: str, payload: bytes) -> None:
-        self._busy.set()
-        self._requests.put((request, payload))
-
-    def _run_jobs(self) -> None:
-        while True:
-            entry = self._requests.get()
-            if entry is None:
-                return
-            request, payload = entry
-            try:
-                self._run_job(payload)
-            except RuntimeError as error:  # the launcher is gone
-                log.error("%s", error)
-                self._failure = error
-            except Exception:
-                log.exception("request %s could not be run", request)
-            finally:
-                self._client.done(request)
-                self._busy.clear()
-
-    def _run_job(self, payload: bytes) -> None:
-        from syft.serde.deserialize import _deserialize
-
-        assert self._registry is not None  # noqa: S101 - requests come only after the registration
-        item = _deserialize(payload, from_bytes=True)
-        if self._ledger.claim(item.job_id, self._uid) is None:
-            log.warning("job %s is not to be run any more", item.job_id)
-            self._ledger.finish(item.job_id, "") if self._ledger.is_terminating(item.job_id) else None
-            return
-        self._use_own_view(item)
-        name = item.job_id.no_dash
-        self._client.working_on(name)
-        self.state.begin(name, self._task_of(item))
-        log.info("job %s (%s) begins", name, self.state.task)
-        status = "errored"
-        try:
-            status = self._launch(item)
-        finally:
-            log.info("job %s is %s after %.1f s", name, status, self.state.busy_seconds)
-            self.state.end(status)
-            self._show("Idle")
-
-    def _launch(self, item: Any) -> str:
-        from syft.serde.serialize import _serialize
-
-        self._show("Consuming")
-        how = "the job could not be started"
-        try:
-            how = self._launcher.run(
-                _serialize(item, to_bytes=True),
-                should_stop=lambda: self._is_terminating(item.job_id),
-            )
-        finally:
-            status = self._finish(item.job_id, how or "the job's process ended without a result")
-        return status
-
-    def _finish(self, job_id: Any, failure: str) -> str:
-        """Until it works: a job whose end is not written stays `processing` for ever."""
-        while True:
-            try:
-                return self._ledger.finish(job_id, failure)
-            except Exception as error:
-                log.error("cannot write the end of job %s, trying again: %s", job_id, _one_line(error))
-                if self._stop.requested:
-                    return "errored"  # this worker's next process, or the domain, takes it back
-                time.sleep(_RETRY_SECONDS)
-
-    def _is_terminating(self, job_id: Any) -> bool:
-        try:
-            return self._ledger.is_terminating(job_id)
-        except Exception:
-            return False  # a database that is away for a moment kills no job
-
-    def _show(self, consumer_state: str) -> None:
-        """What upstream's API shows; nothing depends on it."""
-        with contextlib.suppress(Exception):
-            if self._registry is not None:
-                self._registry.set_state(self._uid, consumer_state)
-
-    def _use_own_view(self, item: Any) -> None:
-        """The domain's database URL and blob folder may look different from here."""
-        from syft.store.blob_storage.on_disk import OnDiskBlobStorageClientConfig, OnDiskBlobStorageConfig
-
-        blobs = item.worker_settings.blob_store_config
-        item.worker_settings.db_config = self._database.config
-        item.worker_settings.blob_store_config = OnDiskBlobStorageConfig(
-            client_config=OnDiskBlobStorageClientConfig(base_directory=self._settings.blob_directory),
-            min_blob_size=getattr(blobs, "min_blob_size", 16),
-        )
-
-    def _task_of(self, item: Any) -> str:
-        """The name of the user's function, or of the API path, for people."""
-        from syft.service.code.user_code_stash import UserCodeStash
-
-        with contextlib.suppress(Exception):
-            action = item.kwargs.get("action")
-            if action is not None and action.user_code_id is not None:
-                stash = UserCodeStash(store=self._database)
-                return stash.get_by_uid(self._database.root_verify_key, action.user_code_id).unwrap().service_func_name
-            if "path" in item.kwargs:
-                return str(item.kwargs["path"])
-        return f"{item.service}.{item.method}"
-
-    def _drain(self) -> None:
-        """Finish the running job, take no other, leave the queue and the database; bounded once nothing runs."""
-        self.state.draining = True
-        self._client.drain()
-        log.info("draining%s", f": job {self.state.job} is still running" if self.state.job else "")
-        while self._busy.is_set() and self._failure is None:
-            time.sleep(_TICK_SECONDS)
-        self._requests.put(None)
-        self._client.leave(_GOODBYE_SECONDS)
-        self.state.attached = False
-        if self._registered and self._failure is None:
-            leaving = threading.Thread(target=self._deregister, daemon=True)
-            leaving.start()
-            leaving.join(_DEREGISTER_SECONDS)
-
-    def _deregister(self) -> None:
-        try:
-            if self._registry is not None:
-                self._registry.deregister(self._uid)
-        except Exception as error:
-            log.warning("could not deregister, the domain will: %s", _one_line(error))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    def _remove_surplus(self, registry: Registry, ledger: Ledger) -> None:
+        """Deregister the slots that this worker had when it ran more jobs at a time."""
+        own = self._slots[0].uid.no_dash
+        surplus = {slot_uid(own, number) for number in range(len(self._slots) + 1, MOST_PROCESSES + 1)}
+        for row in registry.workers():
+            if row.id.no_dash in surplus:
+                log.info("deregistering %s: %d job(s) at a time now", row.name, len(self._slots))
+                ledger.release_worker(row.id, self._settings.orphaned_jobs)
+                registry.deregister(row.id)
