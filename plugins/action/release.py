@@ -5,21 +5,25 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ansible import constants
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.openmined.pygrid.plugins.module_utils.bundle_index import (
+    find_python,
+    find_release,
+    find_uv,
+    why_no_release,
+)
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.release_files import platform_tag
+from ansible_collections.openmined.pygrid.plugins.module_utils.releases import normal_packages
 from ansible_collections.openmined.pygrid.plugins.plugin_utils import release_source
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.bundle_archive import BundleArchive, open_archive
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.bundle_send import hand_over, one_at_a_time, send
 
 MODULE = "openmined.pygrid.release"
 
@@ -50,56 +54,66 @@ class ActionModule(ActionBase):
         if arguments.get("state", "present") == "pruned" or arguments.get("name") or not arguments.get("version"):
             return self._module(arguments, task_vars)
         source = release_source.find_source(arguments["version"], arguments.get("lock_file"))
+        bundle = open_archive(arguments["bundle"]) if arguments.get("bundle") else None
         contribution = {
             **source.summary(),
             "supervisor_version": release_source.supervisor_version(),
-            "uv_version": release_source.uv_version(),
+            "uv_version": bundle.index["uv_version"] if bundle else release_source.uv_version(),
         }
         with one_at_a_time(self._play_context, arguments.get("home")):
             answer = self._module({**arguments, "source": contribution}, task_vars)
             needs = answer.pop("needs", None)
             if not needs:
                 return answer
-            if needs["uv"]:
-                release_source.find_uv()  # or say how to get it
-            if needs["uv"] and needs["platform"] != platform_tag() and not release_source.uv_is_chosen():
-                raise PygridError(
-                    f"the controller's uv is built for {platform_tag()} and the host is {needs['platform']}; "
-                    "set PYGRID_UV in the environment of ansible-playbook to a uv that runs on the host"
-                )
+            if bundle:
+                contribution["bundle"] = self._send_bundle(bundle, needs, contribution, arguments, task_vars)
+            elif needs["uv"]:
+                check_uv(needs["platform"])
             with tempfile.TemporaryDirectory(dir=constants.DEFAULT_LOCAL_TMP) as folder:
                 archive = release_source.pack(source, Path(folder) / "release.tar.gz")
-                contribution["archive"] = self._hand_over(archive)
-                if needs["uv"]:
-                    contribution["uv"] = self._hand_over(release_source.find_uv())
+                contribution["archive"] = hand_over(self, archive)
+                if needs["uv"] and not bundle:
+                    contribution["uv"] = hand_over(self, release_source.find_uv())
                 return self._module({**arguments, "source": contribution}, task_vars)
 
     def _module(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         return self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
 
-    def _hand_over(self, file: Path) -> str:
-        """Return a path of the file on the host; on this machine that is the file itself."""
-        if self._connection.transport == "local" and self._connection.become is None:
-            return str(file)
-        shell = self._connection._shell
-        if shell.tmpdir is None:
-            self._make_tmp_path()
-        remote = self._transfer_file(str(file), shell.join_path(shell.tmpdir, file.name))
-        self._fixup_perms2((shell.tmpdir, remote))
-        return remote
+    def _send_bundle(
+        self,
+        bundle: BundleArchive,
+        needs: dict[str, Any],
+        contribution: dict[str, Any],
+        arguments: dict[str, Any],
+        task_vars: dict[str, Any],
+    ) -> str:
+        """Bring what the release is made of, and return where it lies on the host."""
+        need = {key: contribution[key] for key in ("version", "lock_sha256")}
+        need["packages"] = normal_packages(arguments.get("packages"))
+        need.update(tag=needs["tag"], platform=needs["platform"])
+        index = bundle.index
+        if problem := why_no_release(index, need):
+            raise PygridError(f"the bundle {bundle.path} does not fit: {problem}")
+        entry = find_release(index, need)
+        paths = [entry["requirements"], *entry["wheels"]]
+        if arguments.get("service_manager") == "supervisor":
+            paths += [index["supervisor"]["requirements"], *index["supervisor"]["wheels"]]
+        if needs["uv"]:
+            paths.append(find_uv(index, needs["platform"]))
+        if needs["python"]:
+            python = find_python(index, needs["tag"], needs["platform"])
+            if python is None:
+                raise PygridError(f"the bundle {bundle.path} has no CPython for {needs['platform']} ({needs['tag']})")
+            paths.append(python["path"])
+        place = {"home": arguments["home"], "scope": arguments.get("scope", "user")}
+        return send(self, bundle, paths, place, task_vars)["folder"]
 
 
-@contextmanager
-def one_at_a_time(context: Any, home: str | None) -> Iterator[None]:
-    """Let the forks of this run that stage on the same host wait for each other, so that only one sends files.
-
-    Runs from other controllers are kept apart by the lock on the host.
-    """
-    place = "\0".join(str(part) for part in (context.remote_addr, context.port, context.remote_user, home))
-    name = f"pygrid-release-{hashlib.sha256(place.encode()).hexdigest()[:16]}.lock"
-    descriptor = os.open(Path(constants.DEFAULT_LOCAL_TMP) / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def check_uv(platform: str) -> None:
+    """Refuse when the controller has no uv that runs on the host."""
+    release_source.find_uv()  # or say how to get it
+    if platform != platform_tag() and not release_source.uv_is_chosen():
+        raise PygridError(
+            f"the controller's uv is built for {platform_tag()} and the host is {platform}; "
+            "set PYGRID_UV in the environment of ansible-playbook to a uv that runs on the host, or use a bundle"
+        )

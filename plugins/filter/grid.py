@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from ansible_collections.openmined.pygrid.plugins.filter.certificates import certificate_expiry
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.report import format_status, format_summary, status_rows
 
 
@@ -62,7 +63,8 @@ def domains_to_approve(
 
 def _status_rows(grid: Mapping[str, Any], hostvars: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One record for each node of the grid, from what this run has read."""
-    return list(status_rows(grid, {host: _state_of(hostvars[host]) for host in grid["nodes"]}))
+    states = {host: _state_of(hostvars[host]) for host in grid["nodes"]}
+    return list(status_rows(grid, states, certificate_expiry(grid, hostvars)))
 
 
 def _state_of(variables: Mapping[str, Any]) -> dict[str, Any] | None:

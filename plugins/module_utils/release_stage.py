@@ -79,9 +79,10 @@ class Stager:
             self._call(command, f"cannot bring CPython {version} to this host", env=variables)
             (folder / ".lock").chmod(0o644)  # uv's lets any account hold up the next run
             for program in folder.glob(f"cpython-{version}.*/bin/python{version}"):
-                self._call(
-                    [str(program), "--version"], f"the CPython that uv brought does not run on this host: {program}"
-                )
+                child = self._start([str(program), "--version"])
+                if child.wait() != 0:
+                    reason = _last_line(child.stderr.read())
+                    raise PygridError(f"the CPython that uv brought to {folder} does not run on this host: {reason}")
             self.python = pythons.managed(folder, version).as_data()
 
     def _python_source(self) -> dict:

@@ -60,6 +60,19 @@ options:
       - When empty, the one that runs Ansible's modules if it fits, else the first in PATH that does.
     type: str
     default: ""
+  managed_python:
+    description:
+      - Version of the CPython that uv brings to the host, whatever is there; it lies in C(<home>/tools/pythons).
+      - Empty takes one that is there, see O(python).
+    type: str
+    choices: ["", "3.10", "3.11", "3.12"]
+    default: ""
+  bundle:
+    description:
+      - Archive on the controller (M(openmined.pygrid.bundle_archive)) from which everything is taken. Its parts that
+        the host lacks are sent, and nothing else is asked for.
+    type: str
+    default: ""
   lock_file:
     description: Requirements file with hashes on the controller, instead of the collection's own for O(version).
     type: path
@@ -172,6 +185,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.openmined.pygrid.plugins.module_utils import pythons, releases
 from ansible_collections.openmined.pygrid.plugins.module_utils import release_files as files
+from ansible_collections.openmined.pygrid.plugins.module_utils.bundle_index import find_uv
+from ansible_collections.openmined.pygrid.plugins.module_utils.bundle_store import UnpackedBundle
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, open_home
 from ansible_collections.openmined.pygrid.plugins.module_utils.release_stage import (
@@ -189,6 +204,8 @@ ARGUMENTS = {
     "name": {"type": "str"},
     "packages": {"type": "list", "elements": "str", "default": []},
     "python": {"type": "str", "default": ""},
+    "managed_python": {"type": "str", "choices": ["", *pythons.SUPPORTED_VERSIONS], "default": ""},
+    "bundle": {"type": "str", "default": ""},
     "lock_file": {"type": "path"},
     "package_cache": {"type": "path"},
     "service_manager": {"type": "str", "choices": ["none", "supervisor"], "default": "none"},
@@ -220,9 +237,12 @@ def main() -> None:
         module.exit_json(**result)
 
 
-def find_python(params: dict) -> dict:
-    """Return path, version and tag of the Python from which releases are made on this host."""
-    interpreter, problem = pythons.find(params["python"])
+def find_python(params: dict, home: Path) -> dict:
+    """Return path, version and tag of the Python from which releases are made on this host.
+
+    The path of one that uv is still to bring is empty.
+    """
+    interpreter, problem = pythons.find(params["python"], params["managed_python"], home)
     if interpreter is None or problem:
         raise PygridError(problem)
     return interpreter.as_data()
@@ -264,7 +284,7 @@ def present(params: dict, check_mode: bool) -> dict:
     """Stage what is missing. Without the controller's files it only answers which of them are needed."""
     grid = open_home(params["home"], params["scope"])
     home = grid.root
-    python = find_python(params)
+    python = find_python(params, home)
     release = wanted_release(params, python)
     source = params["source"]
     result: dict = {"changed": False, "release": release, "steps": [], "removed": []}
@@ -281,18 +301,27 @@ def present(params: dict, check_mode: bool) -> dict:
     result.update(changed=True, diff=difference([], [release["name"]] if "release" in lacks else []))
     if check_mode:
         return result
-    if not source.get("archive") or not (has_uv or source.get("uv")):
-        result["needs"] = {"archive": True, "uv": not has_uv, "platform": files.platform_tag()}
+    if not source.get("archive") or not (has_uv or source.get("uv") or source.get("bundle")):
+        result["needs"] = {
+            "archive": True,
+            "uv": not has_uv,
+            "platform": files.platform_tag(),
+            "tag": python["tag"],
+            "python": not python["path"],
+        }
         return result
     with files.locked(grid) as lock:
         result["waited_seconds"] = round(lock.waited_seconds, 2)
-        stager = Stager(home, Path(params["package_cache"] or grid.cache), python, lock)
+        bundle = UnpackedBundle(Path(source["bundle"])) if source.get("bundle") else None
+        # Another run may have brought the Python meanwhile.
+        stager = Stager(home, Path(params["package_cache"] or grid.cache), find_python(params, home), lock, bundle)
         lacks = missing(params, release)
         result["changed"] = bool(lacks)
         for folder in (releases.releases_folder(home), home / "tools"):
             files.remove_leftovers(folder)
         if lacks:
             stage(stager, params, lacks)
+            release["python"] = stager.python
         result["steps"] = stager.steps
     return result
 
@@ -304,8 +333,10 @@ def stage(stager: Stager, params: dict, lacks: list) -> None:
     folder = uv_folder(stager.home, source["uv_version"])
     try:
         if not (folder / releases.MANIFEST).exists():
-            stager.put_uv(Path(source["uv"]), source["uv_version"])
+            stager.put_uv(uv_program(stager, source), source["uv_version"])
         stager.uv = folder / "uv"
+        if not stager.python["path"]:
+            stager.bring_python()
         if "supervisor" in lacks:
             stager.stage_supervisor(archive, source["supervisor_version"])
         if "release" in lacks:
@@ -316,10 +347,17 @@ def stage(stager: Stager, params: dict, lacks: list) -> None:
         raise
 
 
+def uv_program(stager: Stager, source: dict) -> Path:
+    """Return the uv that the controller sent, by itself or in a bundle."""
+    if stager.bundle is None:
+        return Path(source["uv"])
+    return stager.bundle.checked(find_uv(stager.bundle.index, files.platform_tag()))
+
+
 def absent(params: dict, check_mode: bool) -> dict:
     """Remove one release that no node uses."""
     grid = open_home(params["home"], params["scope"])
-    name = params["name"] or wanted_release(params, find_python(params))["name"]
+    name = params["name"] or wanted_release(params, find_python(params, grid.root))["name"]
     if not releases.is_release_name(name):
         raise PygridError(f"'{name}' is no name of a release; it looks like 0.9.5-0123456789ab")
     if not (grid.releases / name).exists():

@@ -98,6 +98,8 @@ def _check_system(node: Node, grid: Grid) -> Iterator[tuple[str, str]]:
     for limit, value in node.limits.items():
         if value < 0:
             yield node.host, f"the limit {limit} is {value}; use 0 for no limit"
+    if node.name in ("ingress", "database"):
+        yield node.host, f"pygrid_name is {node.name}, which a service of the host has; choose another name"
     if node.kind == "worker":
         yield from _check_slots(node, grid)
     if not 1 <= node.settings.get("processes", 1) <= 64:
@@ -120,7 +122,8 @@ def _check_pair(one: Node, other: Node) -> Iterator[tuple[str, str]]:
             other.host,
             f"pygrid_name is {other.name}, which is too like {one.name} of {one.host}; choose another name",
         )
-    if one.ingress and other.ingress and (one.url, one.location) == (other.url, other.location):
+    places = [node.ingress and (node.location, node.ingress.port, node.ingress.server_name) for node in (one, other)]
+    if one.ingress and places[0] == places[1]:
         yield (
             other.host,
             f"its URL is {other.url}, as that of {one.host} on the same host;"

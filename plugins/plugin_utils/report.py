@@ -84,7 +84,18 @@ def _task(health: Mapping[str, Any], node: Mapping[str, Any]) -> str:
     return ", ".join(peers) or "-"
 
 
-def status_rows(grid: Mapping[str, Any], states: Mapping[str, Mapping[str, Any] | None]) -> Iterable[dict[str, Any]]:
+def _certificate(expiry: Mapping[str, Any] | None) -> str:
+    """How long the certificate that a node shows is valid."""
+    if not expiry or expiry["days_left"] is None:
+        return "-"
+    return f"{expiry['days_left']:.0f} days" if expiry["days_left"] > 0 else "expired"
+
+
+def status_rows(
+    grid: Mapping[str, Any],
+    states: Mapping[str, Mapping[str, Any] | None],
+    certificates: Mapping[str, Mapping[str, Any]],
+) -> Iterable[dict[str, Any]]:
     """One plain record for each node of the grid; what could not be read is None."""
     for host, node in grid["nodes"].items():
         state = states.get(host) or {}
@@ -103,6 +114,7 @@ def status_rows(grid: Mapping[str, Any], states: Mapping[str, Mapping[str, Any] 
             "jobs": health.get("jobs") or {},
             "backlog": (health.get("queue") or {}).get("backlog"),
             "doing": _task(health, node),
+            "certificate": certificates.get(host),
             "details": health,
         }
 
@@ -110,7 +122,8 @@ def status_rows(grid: Mapping[str, Any], states: Mapping[str, Mapping[str, Any] 
 def format_status(rows: Iterable[Mapping[str, Any]]) -> str:
     """The records as a table, one line each, and the reasons of those that are not ready."""
     rows = list(rows)
-    lines = [["NODE", "KIND", "VERSION", "UP", "HEALTH", "JOBS", "DOING"]]
+    with_certificates = any(row["certificate"] for row in rows)
+    lines = [["NODE", "KIND", "VERSION", "UP", "HEALTH", *(["CERTIFICATE"] * with_certificates), "JOBS", "DOING"]]
     for row in rows:
         lines.append(
             [
@@ -119,6 +132,7 @@ def format_status(rows: Iterable[Mapping[str, Any]]) -> str:
                 row["version"] or "-",
                 duration(row["uptime_seconds"]),
                 row["health"],
+                *([_certificate(row["certificate"])] * with_certificates),
                 _jobs(row["details"]),
                 row["doing"],
             ]

@@ -58,7 +58,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A collections path with the archive installed."""
     folder = tmp_path_factory.mktemp("installed")
-    run(folder, "ansible-galaxy", "collection", "install", archive, "--offline", "-p", folder, collections=folder)
+    run(folder, "ansible-galaxy", "collection", "install", archive, "--no-deps", "-p", folder, collections=folder)
     return folder
 
 
