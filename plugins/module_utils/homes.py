@@ -10,6 +10,7 @@ import json
 import shutil
 from pathlib import Path
 
+from ansible_collections.openmined.pygrid.plugins.module_utils.bundle_store import bundles_folder
 from ansible_collections.openmined.pygrid.plugins.module_utils.files import locked, read_json
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import SYSTEM_STATE, Home
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.managers import manager_for
@@ -39,7 +40,7 @@ def has_nodes(home: Home) -> bool:
 
 def leftovers(home: Home) -> list[Path]:
     """What the collection made for all nodes together; in the way once the last node is gone."""
-    folders = [home.supervisor, home.releases, home.tools, home.cache, home.locks]
+    folders = [home.supervisor, home.releases, home.tools, home.cache, bundles_folder(home), home.locks]
     # A disk that somebody mounted there, say a cache that several hosts share, is not ours to empty.
     return [folder for folder in folders if folder.exists() and not folder.is_mount()]
 
@@ -59,7 +60,8 @@ def clean_up(home: Home) -> bool:
         for folder in leftovers(home):
             removed = removed or folder != home.locks
             shutil.rmtree(folder)
-    for folder in (home.nodes, *([home.nodes.parent, SYSTEM_STATE] if home.scope == "system" else [])):
+    above = [home.nodes.parent, SYSTEM_STATE, home.cache.parent] if home.scope == "system" else []
+    for folder in (home.nodes, *above):
         with contextlib.suppress(OSError):
             folder.rmdir()
     return _remove_home(home) or removed

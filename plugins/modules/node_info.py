@@ -37,6 +37,14 @@ options:
     description: Path or name of the Python to make releases from; when empty, a supported one is looked for.
     type: str
     default: ""
+  managed_python:
+    description: Version of the CPython that uv brings to the host; see M(openmined.pygrid.release).
+    type: str
+    choices: ["", "3.10", "3.11", "3.12"]
+    default: ""
+  bundle:
+    description: What a bundle holds, from M(openmined.pygrid.bundle_archive); for O(checks).
+    type: dict
   checks:
     description: Check the host for whatever would make a deploy of this node fail.
     type: bool
@@ -158,7 +166,10 @@ wanted:
       description: Name of the release, null when the host has no usable Python.
       type: str
     python:
-      description: Path of the Python it is made from.
+      description: Path of the Python it is made from; empty when uv is still to bring it.
+      type: str
+    tag:
+      description: Minor version of that Python, for example C(cp311).
       type: str
     staged:
       description: Whether it is complete on this host.
@@ -181,12 +192,13 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.arguments import NODE_ARGUMENTS
+from ansible_collections.openmined.pygrid.plugins.module_utils.bundle_checks import check_bundle
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.host_checks import check_data, check_home, check_ports
 from ansible_collections.openmined.pygrid.plugins.module_utils.nodes import read_health, read_node
 from ansible_collections.openmined.pygrid.plugins.module_utils.operating_system import describe, missing_packages
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, open_home
-from ansible_collections.openmined.pygrid.plugins.module_utils.pythons import find
+from ansible_collections.openmined.pygrid.plugins.module_utils.pythons import SUPPORTED_VERSIONS, find
 from ansible_collections.openmined.pygrid.plugins.module_utils.releases import is_staged, release_name
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.base import ServiceManager
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.managers import manager_for
@@ -200,14 +212,15 @@ LOG_LINES = 8
 
 def wanted_release(home: Home, parameters: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Name and state of the wanted release on this host, and what stands against it."""
-    interpreter, problem = find(parameters["python"])
+    interpreter, problem = find(parameters["python"], parameters["managed_python"], home.root)
     if interpreter is None or problem:
-        return {"release": None, "python": None, "staged": False}, [problem or ""]
+        return {"release": None, "python": None, "tag": None, "staged": False}, [problem or ""]
     source = parameters["release_source"]
     name = release_name(
         source["version"], source["lock_sha256"], source["runtime_sha256"], parameters["packages"], interpreter.tag
     )
-    return {"release": name, "python": interpreter.path, "staged": is_staged(home.root, name)}, []
+    staged = is_staged(home.root, name)
+    return {"release": name, "python": interpreter.path, "tag": interpreter.tag, "staged": staged}, []
 
 
 def read_host(packages: dict[str, list[str]]) -> dict[str, Any]:
@@ -264,6 +277,8 @@ def main() -> None:
             "release_source": {"type": "dict"},
             "packages": {"type": "list", "elements": "str", "default": []},
             "python": {"type": "str", "default": ""},
+            "managed_python": {"type": "str", "choices": ["", *SUPPORTED_VERSIONS], "default": ""},
+            "bundle": {"type": "dict"},
             "checks": {"type": "bool", "default": False},
             "address": {"type": "str", "default": "127.0.0.1"},
             "ports": {"type": "dict", "default": {}},
@@ -289,7 +304,10 @@ def main() -> None:
         if parameters["release_source"]:
             result["wanted"], problems = wanted_release(home, parameters)
         if parameters["checks"]:
-            result["problems"] = problems + find_problems(home, result["node"], result.get("wanted", {}), parameters)
+            wanted = result.get("wanted", {})
+            source = parameters["release_source"] or {}
+            problems += check_bundle(parameters["bundle"], result["host"], wanted, source, parameters["packages"])
+            result["problems"] = problems + find_problems(home, result["node"], wanted, parameters)
             if parameters["system"]:
                 findings = check_system(parameters["system"], bool(result.get("wanted", {}).get("staged")))
                 result["problems"] += findings.problems

@@ -68,4 +68,4 @@ def test_jobs_read_and_write_large_objects_on_another_host(grid: Intranet, tmp_p
 def test_status_shows_the_grid(grid: Intranet) -> None:
     assert grid.client("peers", grid.url("net")) == {"alice": "ACTIVE", "bob": "ACTIVE"}
     alice = grid.status("alice", "alice")
-    assert sorted(alice["workers"]["names"]) == ["alice-w1", "alice-w1-2"]
+    assert sorted(worker["name"] for worker in alice["workers"]) == ["alice-w1", "alice-w1-2"]
