@@ -16,21 +16,26 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.certificate_reading import blocks, normal_name
+
+try:
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
+except ImportError:  # a grid on one's own machine has no certificates and needs none
+    HAS_CRYPTOGRAPHY = False
+else:
+    HAS_CRYPTOGRAPHY = True
 
 DIRECTORY = Path("/etc/pygrid")
 INGRESS_UNIT = "pygrid-ingress.service"
 DATABASE_UNIT = "postgresql.service"
 LOCAL_NAMES = ("localhost", "127.0.0.1")
-USAGES = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
 # What a request may ask for: the names, and that it is a server's or a client's.
-ALLOWED = {ExtensionOID.SUBJECT_ALTERNATIVE_NAME, ExtensionOID.EXTENDED_KEY_USAGE, ExtensionOID.KEY_USAGE}
+ALLOWED = {"2.5.29.17", "2.5.29.37", "2.5.29.15"}  # subjectAltName, extendedKeyUsage, keyUsage
 
 Grid = Mapping[str, Any]
 Variables = Mapping[str, Any]
@@ -116,6 +121,7 @@ def _problem_of_files(names: list[str], variables: Variables) -> str | None:
     if missing:
         return f"pygrid_tls_source is files, but {' and '.join(missing)} names no file on the controller"
     file, ca_file = given["pygrid_tls_certificate_file"], given["pygrid_tls_ca_file"]
+    _need_cryptography()
     try:
         chain = x509.load_pem_x509_certificates(_text(file).encode())
         authorities = x509.load_pem_x509_certificates(_text(ca_file).encode())
@@ -197,6 +203,8 @@ def checked_request(request: str, wanted: Mapping[str, Any]) -> str:
     Raises:
         AnsibleFilterError: it asks for something else.
     """
+    _need_cryptography()
+    usages = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
     asked = x509.load_pem_x509_csr(request.encode())
     extensions = {extension.oid: extension.value for extension in asked.extensions}
     names = {normal_name(name) for name in wanted.get("names") or []}
@@ -206,10 +214,10 @@ def checked_request(request: str, wanted: Mapping[str, Any]) -> str:
     honest = (
         asked.is_signature_valid
         and isinstance(asked.public_key(), ec.EllipticCurvePublicKey)
-        and set(extensions) <= ALLOWED
+        and {oid.dotted_string for oid in extensions} <= ALLOWED
         and _names_in(asked) == names
         and usage is not None
-        and list(usage) == [USAGES[wanted.get("usage", "server")]]
+        and list(usage) == [usages[wanted.get("usage", "server")]]
         and len(subject) == 1
         and subject[0] in subjects
     )
@@ -324,10 +332,19 @@ def _text(file: str | Path | None) -> str:
 
 def acme_thumbprint(key: str) -> str:
     """What an ACME account answers challenges with: the thumbprint (RFC 7638) of its P-256 key, which is no secret."""
+    _need_cryptography()
     public = serialization.load_pem_private_key(key.encode(), None).public_key().public_numbers()
     numbers = {name: _base64url(getattr(public, name).to_bytes(32, "big")) for name in ("x", "y")}
     text = json.dumps({"crv": "P-256", "kty": "EC", **numbers}, separators=(",", ":"), sort_keys=True)
     return _base64url(hashlib.sha256(text.encode()).digest())
+
+
+def _need_cryptography() -> None:
+    if not HAS_CRYPTOGRAPHY:
+        raise AnsibleFilterError(
+            "the controller lacks the Python package cryptography, which certificates are read with:"
+            " run by way of make with I=<inventory>, or install it beside Ansible"
+        )
 
 
 def _base64url(value: bytes) -> str:

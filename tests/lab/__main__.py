@@ -26,14 +26,14 @@ def up(lab: Lab, given: Arguments) -> None:
     lab.up({"name": name, **options} for name in given.names)
 
 
-def make(lab: Lab, _: Arguments) -> None:
+def make(lab: Lab, _unused: Arguments) -> None:
     """Make what a molecule.yml lists; what else a platform says is molecule's business."""
     known = {field.name for field in fields(Host)} - {"number", "behind"}
     platforms = json.load(sys.stdin)
     lab.up({key: value for key, value in platform.items() if key in known} for platform in platforms)
 
 
-def listing(lab: Lab, _: Arguments) -> None:
+def listing(lab: Lab, _unused: Arguments) -> None:
     for name, host in lab.hosts.items():
         machine = lab.machine(name)
         state = "running" if machine.running() else "off"

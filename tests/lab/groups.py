@@ -26,7 +26,7 @@ def hierarchies() -> tuple[Path, ...]:
     found = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, after = line.split(" - ", 1)
-        kind, _, options = after.split(" ", 2)
+        kind, _dash, options = after.split(" ", 2)
         folder = Path(before.split()[4])
         if kind == "cgroup2":
             found.insert(0, folder)
@@ -62,7 +62,7 @@ class Group:
     def processes(self) -> list[int]:
         """Everything that runs in the group and below it."""
         found: set[int] = set()
-        for folder, _, _ in os.walk(self.folders()[0]):
+        for folder, _folders, _files in os.walk(self.folders()[0]):
             with suppress(OSError):  # removed since
                 found |= {int(line) for line in Path(folder, "cgroup.procs").read_text().split()}
         return sorted(found)
@@ -81,7 +81,7 @@ class Group:
     def remove(self) -> None:
         """Take the group away, from the innermost outwards."""
         for top in self.folders():
-            for folder, _, _ in os.walk(top, topdown=False):
+            for folder, _folders, _files in os.walk(top, topdown=False):
                 remove_empty(Path(folder))
 
     def memory_mb(self) -> int:

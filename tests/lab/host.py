@@ -128,7 +128,7 @@ class Machine:
             line.split(":")[0]: line.split(":")[2:6] for line in (self.root / "etc/passwd").read_text().splitlines()
         }
         for user in ("root", *base.recipe.USERS):
-            uid, gid, _, home = owners[user]
+            uid, gid, _password, home = owners[user]
             self.write(f"{home[1:]}/.ssh/authorized_keys", key, 0o600)
             folder = self.root / home[1:] / ".ssh"
             folder.chmod(0o700)

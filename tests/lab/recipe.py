@@ -81,7 +81,7 @@ def machine_sources(distribution: str) -> list[Source]:
         return []
     listed = run("apt-get", "indextargets", "--format", "$(CREATED_BY) $(REPO_URI) $(RELEASE)").splitlines()
     targets = [line.split() for line in listed if line.startswith("Packages ")]
-    return sorted({Source(uri, name) for _, uri, name in targets if name.startswith(codename)}, key=str)
+    return sorted({Source(uri, name) for _kind, uri, name in targets if name.startswith(codename)}, key=str)
 
 
 def default_mirror(suite: str) -> str:

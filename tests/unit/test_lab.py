@@ -161,7 +161,7 @@ def test_relay_carries_bytes_both_ways_until_each_side_ends() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def echo() -> None:
-            connection, _ = server.accept()
+            connection, _address = server.accept()
             with connection:
                 while block := connection.recv(1 << 16):
                     connection.sendall(block)

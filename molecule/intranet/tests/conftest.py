@@ -8,4 +8,6 @@ import sys
 
 sys.path.insert(0, os.environ["MOLECULE_PROJECT_DIRECTORY"])
 
-from tests.support.intranet import checkout, grid  # noqa: F401 - fixtures
+from tests.support import intranet
+
+checkout, grid = intranet.checkout, intranet.grid

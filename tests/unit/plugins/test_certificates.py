@@ -455,7 +455,7 @@ def test_the_thumbprint_is_that_of_the_standard() -> None:
     # RFC 7638 by hand for a key whose numbers begin with a zero byte is where shortcuts fail, so one is searched for.
     key = next(
         key
-        for key in (ec.generate_private_key(ec.SECP256R1()) for _ in range(20000))
+        for key in (ec.generate_private_key(ec.SECP256R1()) for _number in range(20000))
         if key.public_key().public_numbers().x < 1 << 248
     )
     point = key.public_key().public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)

@@ -33,10 +33,10 @@ TWO_MACHINES: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-def build(nodes: dict[str, tuple[str, str, dict[str, Any]]] = TWO_MACHINES, **extra: dict[str, Any]) -> dict[str, Any]:
+def build(nodes: dict[str, tuple[str, str, dict[str, Any]]] | None = None, **extra: dict[str, Any]) -> dict[str, Any]:
     """A grid of scope system as the roles get it; ``extra``: more variables of one node."""
     values, built = {}, {}
-    for host, (kind, location, given) in nodes.items():
+    for host, (kind, location, given) in (nodes or TWO_MACHINES).items():
         values[host], problems = validate(kind, {"pygrid_scope": "system", **given, **extra.get(host, {})})
         assert problems == []
         built[host] = build_node(host, kind, values[host], location, {"version": "0.9.5"})

@@ -90,8 +90,9 @@ class LineFormatter(logging.Formatter):
 
     converter = time.gmtime
 
-    def __init__(self, node: str, redact: Redactor) -> None:
-        super().__init__(f"%(asctime)s.%(msecs)03dZ {node} %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+    def __init__(self, node: str, redact: Redactor, layout: str = "") -> None:
+        full = f"%(asctime)s.%(msecs)03dZ {node} %(levelname)s %(name)s: %(message)s"
+        super().__init__(layout or full, "%Y-%m-%dT%H:%M:%S")
         self._redact = redact
 
     def format(self, record: logging.LogRecord) -> str:
@@ -104,8 +105,7 @@ class JournalFormatter(LineFormatter):
     """`<6>syft.server: text`: what the journal does not know yet."""
 
     def __init__(self, redact: Redactor) -> None:
-        logging.Formatter.__init__(self, "%(name)s: %(message)s")
-        self._redact = redact
+        super().__init__("", redact, "%(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
         return f"<{_priority(record.levelno)}>{super().format(record)}"
