@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -19,10 +20,8 @@ from ansible_collections.openmined.pygrid.plugins.plugin_utils.bundle_tools impo
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.bundle_wheels import Pin, WheelStore
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.release_source import find_uv, uv_version
 
-try:
+with contextlib.suppress(ImportError):  # part of ansible-core, but ansible-test imports plugins without it
     from packaging.requirements import Requirement
-except ImportError:  # part of ansible-core, but ansible-test imports plugins without it
-    pass
 
 
 def uv_for(workshop: Workshop, store: WheelStore, target: Target) -> Path:
