@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab.prepare import images, prepare
+from lab.prepare import images, install_servers, prepare
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 CACHE = CHECKOUT / ".cache"
@@ -103,6 +103,7 @@ def lint(run: Runner) -> None:
 
 def unit(run: Runner) -> None:
     """Functions by themselves."""
+    install_servers(run.step)
     run.step("unit", sys.executable, "-m", "pytest", "tests/unit")
 
 
@@ -172,11 +173,17 @@ def pip_settings() -> dict[str, str]:
 
 def e2e(run: Runner) -> None:
     """What the user was promised, with real nodes and real clients."""
+    install_servers(run.step)
+    if syft_environment(run):
+        run.step("e2e", sys.executable, "-m", "pytest", "-rs", "--durations=12", "tests/e2e")
+
+
+def syft_environment(run: Runner) -> bool:
+    """Have a Python with syft, for clients; tests find it as PYGRID_TEST_PYTHON."""
     environment = CACHE / "syft-env"
+    run.environment["PYGRID_TEST_PYTHON"] = str(environment / "bin" / "python")
     maker = CHECKOUT / "requirements" / "environment.py"
-    if run.step("syft environment", sys.executable, maker, environment, SYFT_LOCK):
-        run.environment["PYGRID_TEST_PYTHON"] = str(environment / "bin" / "python")
-        run.step("e2e", sys.executable, "-m", "pytest", "--durations=12", "tests/e2e")
+    return run.step("syft environment", sys.executable, maker, environment, SYFT_LOCK)
 
 
 def molecule(run: Runner, scenario: str | None = None) -> None:
@@ -185,6 +192,8 @@ def molecule(run: Runner, scenario: str | None = None) -> None:
     needed = {name: images(CHECKOUT / "molecule" / name) for name in names}
     wanted = set().union(*needed.values())
     obstacle = prepare(run.step, wanted) if wanted else None
+    if wanted and not obstacle:
+        syft_environment(run)
     for name in names:
         if needed[name] and obstacle:
             run.leave_out(f"molecule {name}", f"no lab here: {obstacle}")

@@ -25,9 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.postgresql import Postgresql
+from support.postgresql import Postgresql, binaries
 
 from .conftest import RUNTIME, Client, Grid, Node, free_port
+
+pytestmark = pytest.mark.skipif(
+    binaries() is None or not shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin"),
+    reason="no PostgreSQL server or no HAProxy is installed here",
+)
 
 DATASET_BYTES = 20_000_000
 

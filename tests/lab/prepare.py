@@ -1,7 +1,7 @@
 # Copyright (c) OpenMined and contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What has to be there before molecule scenarios run on lab hosts, got by the same command that runs the tests."""
+"""What has to be there before tests run: servers for nodes, and a lab; got by the same command that runs the tests."""
 
 from __future__ import annotations
 
@@ -16,8 +16,23 @@ from .host import Host
 
 #: A scenario is run on lab hosts when this playbook creates them.
 CREATE = "/shared/lab/create.yml"
+#: What tests run real nodes against, with its Debian package. PostgreSQL's programs are not in PATH.
+SERVERS = {
+    "/usr/lib/postgresql/*/bin/initdb": "postgresql",
+    "/usr/sbin/haproxy": "haproxy",
+    "/usr/bin/openssl": "openssl",
+    "/usr/sbin/nft": "nftables",
+}
 #: Runs a command under a heading and tells whether it passed.
 Step = Callable[..., bool]
+
+
+def install_servers(step: Step) -> None:
+    """Install the servers that are missing, where that is possible; elsewhere the tests that need them are skipped."""
+    missing = [package for place, package in SERVERS.items() if not list(Path("/").glob(place[1:]))]
+    if missing and machine.can_install():
+        step("package lists", "apt-get", "-qq", "update")
+        step("servers", "apt-get", "-qq", "--yes", "--no-install-recommends", "install", *missing)
 
 
 def images(scenario: Path) -> set[str]:
