@@ -38,6 +38,12 @@ UID = "0123456789abcdef" * 2
 BIG = os.urandom(3_000_000)
 
 
+def made(folder: Path) -> Path:
+    """A folder as a Domain makes it at its start."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
 @pytest.mark.parametrize("name", [UID, f"{UID}.csv", f"{UID}.tar.gz", f"{UID}.año 2", "f" * 32])
 def test_names_of_syft(name: str) -> None:
     assert is_name(name)
@@ -65,7 +71,7 @@ def test_urls_that_are_not(url: str) -> None:
 
 
 def test_files(tmp_path: Path) -> None:
-    store = FileStore(tmp_path / "blobs")
+    store = FileStore(made(tmp_path / "blobs"))
     with pytest.raises(BlobMissing, match=f"no blob {UID}"):
         store.read(UID)
     store.write(UID, b"one")
@@ -79,7 +85,7 @@ def test_files(tmp_path: Path) -> None:
 
 
 def test_a_blob_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:
-    store = FileStore(tmp_path / "blobs")
+    store = FileStore(made(tmp_path / "blobs"))
     store.write(UID, b"old")
     reading = store.open(UID)
     with IncomingBlob(store.folder, UID) as incoming:
@@ -98,7 +104,7 @@ def test_a_blob_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_writer_left_goes_after_a_day(tmp_path: Path) -> None:
-    store = FileStore(tmp_path / "blobs")
+    store = FileStore(made(tmp_path / "blobs"))
     for name, age_seconds in (("old", 90_000), ("new", 10)):
         path = store.folder / f".{UID}.{name}.part"
         path.touch()
@@ -158,7 +164,7 @@ class Domain:
         self.public, self.secret = (key.decode() for key in zmq.curve_keypair())
         self.worker_public, self.worker_secret = (key.decode() for key in zmq.curve_keypair())
         self.file = folder / "workers.json"
-        self.store = FileStore(folder / "blobs")
+        self.store = FileStore(made(folder / "blobs"))
         self.answered: list[tuple[str, int]] = []
         self.allow({"alice-w1": self.worker_public})
         with socket.socket() as probe:

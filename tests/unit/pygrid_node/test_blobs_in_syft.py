@@ -60,6 +60,7 @@ class Storage:
 
     def use(self, folder: Path) -> None:
         """As a process with its blobs in that folder does it."""
+        folder.mkdir(parents=True, exist_ok=True)
         self.store = FileStore(folder)
         blobs.install(self.store)
         client = OnDiskBlobStorageClient(config=OnDiskBlobStorageClientConfig(base_directory=folder))

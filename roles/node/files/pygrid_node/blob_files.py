@@ -40,7 +40,7 @@ class FileStore:
     """One file for each blob.
 
     Args:
-        folder: the folder; made when it is not there.
+        folder: the folder; its Domain makes it, a Worker that shares it waits for that.
     """
 
     def __init__(self, folder: Path) -> None:
