@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid import (
@@ -18,7 +19,7 @@ from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid import (
     build_node,
     kind_of,
 )
-from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid_checks import find_problems
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid_checks import find_problems, find_warnings
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.packages import add_packages
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.release_source import find_source
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.variables import unknown_variable, validate
@@ -47,6 +48,8 @@ class ActionModule(ActionBase):
                 "failed": True,
                 "msg": f"The inventory has to be mended first; nothing was changed.\n{text}",
             }
+        for host, sentence in find_warnings(grid):
+            Display().warning(f"{host}: {sentence}")
         return {**result, "changed": False, "grid": grid.as_data()}
 
     def _read(self, hostvars: Any, hosts: list[str], problems: list[tuple[str, str]]) -> Grid:

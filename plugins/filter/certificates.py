@@ -17,6 +17,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.openmined.pygrid.plugins.module_utils.accounts import account_name
 from ansible_collections.openmined.pygrid.plugins.module_utils.certificate_reading import blocks, normal_name
 
 try:
@@ -57,7 +58,15 @@ def machine_certificates(
             certificates.append(_of_ingress(node, hostvars[name], default_source))
         if node["kind"] != "network" and (possible or _wants_client_certificates(grid)):
             file = DIRECTORY / "nodes" / node["name"] / "client.pem"
-            certificates.append({"name": f"client {node['name']}", "file": str(file), "usage": "client"})
+            certificates.append(
+                {
+                    "name": f"client {node['name']}",
+                    "file": str(file),
+                    "usage": "client",
+                    # Read by the node itself for each connection, so that a renewal needs no restart.
+                    "group": account_name(node["name"]),
+                }
+            )
     if possible or machine["database_port"]:
         certificates.append(
             {

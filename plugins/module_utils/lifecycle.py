@@ -115,9 +115,9 @@ class Node:
     def _loose_files(self) -> list[Path]:
         """What other accounts may get at though they must not; the runtime would refuse to start with it."""
         paths = self._paths
-        secret = (paths.identity, paths.database_url, paths.object_store, paths.client_certificate)
-        shared = (paths.root, paths.settings, paths.workers)
-        # In scope system the node's account reads its settings as a member of their group.
+        secret = (paths.identity, paths.database_url, paths.object_store)
+        shared = (paths.root, paths.settings, paths.workers, paths.client_certificate)
+        # In scope system the node's account reads them as a member of their group.
         others = 0o027 if self._home.scope == "system" else 0o077
         return [
             path
@@ -217,8 +217,6 @@ def service_spec(node: NodePaths, wanted: Wanted, settings: dict[str, Any]) -> S
         secrets.append(node.database_url)
     if "credentials_file" in settings.get("blobs", {}):
         secrets.append(node.object_store)
-    if "client_certificate_file" in settings:
-        secrets.append(node.client_certificate)
     return ServiceSpec(
         name=node.name,
         kind=wanted.kind,

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
+
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid import is_loopback_name
 
 # The same word as in the variables: no limit on where a connection comes from.
 EVERYONE = ("0.0.0.0/0", "::/0")
@@ -63,6 +64,8 @@ def _flows(grid: Grid, variables: Variables) -> Iterator[Flow]:
             continue
         clients = tuple(own.get("pygrid_firewall_clients") or EVERYONE)
         yield _to_node(None, clients, node, f"data scientists use {node['name']}")
+        if node["ingress"] and own.get("pygrid_tls_source") == "acme":
+            yield _to_challenge(node)
         yield from _to_database(node, own)
         yield from _to_object_store(node, own)
         if node["kind"] == "domain":
@@ -104,7 +107,7 @@ def _to_node(source: Node | None, sources: tuple[str, ...], node: Node, why: str
         target_port = node["ingress"]["port"]
     else:
         # a node on loopback without our proxy is behind somebody else's, whose ports are not ours
-        target_port = None if is_loopback(node["address"]) else node["ports"][f"pygrid_{node['kind']}_port"]
+        target_port = None if is_loopback_name(node["address"]) else node["ports"][f"pygrid_{node['kind']}_port"]
     return Flow(
         node=source["host"] if source else None,
         source=source["location"] if source else None,
@@ -114,6 +117,20 @@ def _to_node(source: Node | None, sources: tuple[str, ...], node: Node, why: str
         port=port,
         target_port=target_port,
         why=why,
+    )
+
+
+def _to_challenge(node: Node) -> Flow:
+    """An ACME server asks on port 80, from addresses that it does not tell."""
+    return Flow(
+        node=None,
+        source=None,
+        sources=EVERYONE,
+        target=node["location"],
+        address=node["ingress"]["server_name"],
+        port=SCHEME_PORTS["http"],
+        target_port=SCHEME_PORTS["http"],
+        why="the ACME server looks for its challenge",
     )
 
 
@@ -150,14 +167,6 @@ def _place(url: str) -> tuple[str, int]:
     """Host and port of a URL."""
     parts = urlsplit(url)
     return parts.hostname or "", parts.port or SCHEME_PORTS.get(parts.scheme, 0)
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an address is one that only its own machine can reach."""
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost" or address.endswith(".localhost")
 
 
 def firewall_rules(grid: Grid, location: str, variables: Variables) -> dict[str, Any]:

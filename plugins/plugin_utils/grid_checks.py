@@ -48,6 +48,14 @@ def _check_node(node: Node, grid: Grid) -> Iterator[tuple[str, str]]:
             yield node.host, f"{variable} is {port}; a port is a number from 1 to 65535"
     if len(set(node.ports.values())) < len(node.ports):
         yield node.host, f"{' and '.join(node.ports)} are the same port; choose another for one of them"
+    if node.kind != "worker" and ":" in (urlsplit(node.url).hostname or ""):
+        yield (
+            node.host,
+            (
+                f"its URL is {node.url}, and syft's clients cannot read one with an IPv6 address;"
+                f" set pygrid_{node.kind}_url to one with a name"
+            ),
+        )
     if node.kind == "worker":
         yield from _check_worker(node, grid)
     if node.kind == "domain" and grid.network in grid.nodes:
@@ -102,6 +110,7 @@ def _check_system(node: Node, grid: Grid) -> Iterator[tuple[str, str]]:
         yield node.host, f"pygrid_name is {node.name}, which a service of the host has; choose another name"
     if node.kind == "worker":
         yield from _check_slots(node, grid)
+        yield from _check_blobs(node, grid)
     if not 1 <= node.settings.get("processes", 1) <= 64:
         yield node.host, f"pygrid_worker_processes is {node.settings['processes']}; it is a number from 1 to 64"
 
@@ -114,6 +123,32 @@ def _check_slots(worker: Node, grid: Grid) -> Iterator[tuple[str, str]]:
                 yield worker.host, f"pygrid_name is {worker.name}, as a process of {other.host}; choose another name"
 
 
+def _check_blobs(worker: Node, grid: Grid) -> Iterator[tuple[str, str]]:
+    """A Domain and its Workers read and write the same blobs, wherever those are."""
+    domain = grid.nodes.get(worker.domain or "")
+    kinds = {node.host: node.settings.get("blobs", {}).get("kind") == "s3" for node in (worker, domain) if node}
+    if len(set(kinds.values())) > 1:
+        s3, other = sorted(kinds, key=kinds.__getitem__, reverse=True)
+        yield other, f"pygrid_blob_store is s3 for {s3} and not for it; a Domain and its Workers share one store"
+
+
+def find_warnings(grid: Grid) -> Iterator[tuple[str, str]]:
+    """(inventory name, sentence) for what works, but not as one may expect."""
+    for node in grid.nodes.values():
+        if (
+            node.kind != "worker"
+            and urlsplit(node.url).scheme == "https"
+            and urlsplit(node.url).port not in (None, 443)
+        ):
+            yield (
+                node.host,
+                (
+                    f"its URL is {node.url}; nodes of this grid reach it, but syft's own client uses port 443 for every"
+                    " https URL, so data scientists cannot log in"
+                ),
+            )
+
+
 def _check_pair(one: Node, other: Node) -> Iterator[tuple[str, str]]:
     if one.name == other.name:
         yield other.host, f"pygrid_name is {other.name}, as for {one.host}; give each node of a grid its own name"
@@ -121,6 +156,11 @@ def _check_pair(one: Node, other: Node) -> Iterator[tuple[str, str]]:
         yield (
             other.host,
             f"pygrid_name is {other.name}, which is too like {one.name} of {one.host}; choose another name",
+        )
+    if _share_a_database(one, other):
+        yield (
+            other.host,
+            f"its pygrid_database_url names the database of {one.host}; each Network and Domain needs one of its own",
         )
     places = [node.ingress and (node.location, node.ingress.port, node.ingress.server_name) for node in (one, other)]
     if one.ingress and places[0] == places[1]:
@@ -138,6 +178,16 @@ def _check_pair(one: Node, other: Node) -> Iterator[tuple[str, str]]:
                     other.host,
                     f"{variable} is {port}, as {taken} of {one.host} on the same host; choose another port",
                 )
+
+
+def _share_a_database(one: Node, other: Node) -> bool:
+    """Whether two servers were given one and the same existing database; a Worker works in its Domain's."""
+    places = [
+        (node.database.host, node.database.port, node.database.name)
+        for node in (one, other)
+        if node.kind != "worker" and node.database and not node.database.managed
+    ]
+    return len(places) == 2 and places[0] == places[1]
 
 
 def _overlap(one: str, other: str) -> bool:

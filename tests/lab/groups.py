@@ -69,7 +69,7 @@ class Group:
 
     def kill(self) -> None:
         """End everything in the group at once, as a power cut does, and wait until it is gone."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while processes := self.processes():
             if time.monotonic() > deadline:
                 raise LabError(f"processes {processes} of {self.name} cannot be killed; look at their state in /proc")

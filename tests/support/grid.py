@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -18,25 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from support.playbook import Run, run_playbook
+
 CHECKOUT = Path(__file__).resolve().parents[2]
-RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Run:
-    """How a playbook ended. ``recap``: changed tasks by host."""
-
-    returncode: int
-    output: str
-    seconds: float
-
-    @property
-    def recap(self) -> dict[str, int]:
-        return {match[1]: int(match[3]) for match in RECAP.finditer(self.output)}
-
-    @property
-    def changed(self) -> int:
-        return sum(self.recap.values())
 
 
 @dataclass
@@ -115,19 +98,9 @@ class LocalGrid:
         self, playbook: str, *arguments: str, environment: Mapping[str, str] | None = None, timeout_seconds: int = 600
     ) -> Run:
         """Run a playbook to its end, whatever that is."""
-        started = time.monotonic()
-        process = subprocess.run(
-            self.command(playbook, *arguments),
-            cwd=self.root if self.collection else CHECKOUT,
-            env={**(self.surroundings or os.environ), "ANSIBLE_NOCOLOR": "1", **(environment or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=timeout_seconds,
-            check=False,
-        )
-        return Run(process.returncode, process.stdout, time.monotonic() - started)
+        surroundings = {**(os.environ if self.surroundings is None else self.surroundings), **(environment or {})}
+        folder = self.root if self.collection else CHECKOUT
+        return run_playbook(self.command(playbook, *arguments), folder, surroundings, timeout_seconds)
 
     def deploy(self, *arguments: str) -> Run:
         """Deploy and insist on success."""

@@ -10,17 +10,21 @@ import os
 import shlex
 import subprocess
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.lab.lab import Lab
+from tests.support.playbook import Run, run_playbook
 
+CHECKOUT = Path(__file__).resolve().parents[2]
+LAB_HOSTS = CHECKOUT / "molecule" / "shared" / "lab" / "inventory.py"
 CLIENT = Path(__file__).with_name("grid_client.py")
 ATTACKS = Path(__file__).with_name("attacks.py")
-KINDS = {"net": "network", "alice": "domain", "bob": "domain"}
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,46 @@ class Answer:
 
 
 class Intranet:
-    """The hosts net, alice, bob, workers (of both Domains) and client of a lab; the CA file is the controller's."""
+    """A grid on the hosts of a lab.
 
-    def __init__(self, lab: str, authority: Path) -> None:
+    Args:
+        lab: its name, that of the molecule scenario.
+        inventory: which nodes are on its hosts.
+        pki: the folder of the grid CA on the controller.
+    """
+
+    def __init__(self, lab: str, inventory: Path, pki: Path) -> None:
         self.lab = Lab(lab)
-        self.authority = authority
+        self.inventory = inventory
+        self.pki = pki
+
+    @property
+    def authority(self) -> Path:
+        """The certificate of the grid CA, which everybody may have."""
+        return self.pki / "current" / "grid-ca.pem"
+
+    def play(
+        self,
+        playbook: str,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        timeout_seconds: int = 900,
+    ) -> Run:
+        """Run a playbook of the collection on the whole grid to its end, whatever that is."""
+        command = ["ansible-playbook", "-i", str(LAB_HOSTS), "-i", str(self.inventory)]
+        surroundings = {**os.environ, "PYGRID_LAB": self.lab.name, "MOLECULE_PROJECT_DIRECTORY": str(CHECKOUT)}
+        return run_playbook(
+            [*command, str(CHECKOUT / "playbooks" / f"{playbook}.yml"), *arguments],
+            CHECKOUT,
+            {**surroundings, **(environment or {})},
+            timeout_seconds,
+        )
+
+    def must_play(self, playbook: str, *arguments: str, **options: Any) -> Run:
+        """Like play(), and insist on success."""
+        run = self.play(playbook, *arguments, **options)
+        assert run.returncode == 0, run.output[-6000:]
+        return run
 
     def address(self, host: str) -> str:
         return self.lab.network.address(self.lab.hosts[host].number)
@@ -89,6 +128,13 @@ class Intranet:
             assert time.monotonic() < end, f"{node} is not ready after {seconds:.0f} s: {answer.text[:500]}"
             time.sleep(1)
 
+    def eventually(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+        """Wait until something is so."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, f"not so within {seconds:.0f} s"
+            time.sleep(0.5)
+
     def identity(self, node: str, folder: Path) -> Path:
         """A copy of the file with a node's root account, for its owner."""
         file = folder / f"{node}.json"
@@ -126,11 +172,13 @@ class Intranet:
 
 @pytest.fixture(scope="session")
 def checkout() -> Path:
-    return Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
+    return CHECKOUT
 
 
 @pytest.fixture(scope="session")
-def grid(checkout: Path) -> Intranet:
+def grid() -> Intranet:
     """The grid of the molecule scenario that runs."""
     lab = os.environ["MOLECULE_SCENARIO_NAME"]
-    return Intranet(lab, checkout / ".cache" / "lab" / f"pki-{lab}" / "current" / "grid-ca.pem")
+    scenario = CHECKOUT / "molecule" / lab
+    links = yaml.safe_load((scenario / "molecule.yml").read_text())["provisioner"]["inventory"]["links"]
+    return Intranet(lab, scenario / links["grid"], CHECKOUT / ".cache" / "lab" / f"pki-{lab}")

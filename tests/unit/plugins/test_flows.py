@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.openmined.pygrid.plugins.plugin_utils.flows import Flow, firewall_rules, flows
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.flows import EVERYONE, Flow, firewall_rules, flows
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid import build_grid, build_node
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.preflight_report import (
     machine_needs,
@@ -91,6 +91,11 @@ def test_a_port_that_only_its_own_machine_needs_is_closed_to_others() -> None:
 def test_clients_of_each_node_are_its_own() -> None:
     variables = {"net": {"pygrid_firewall_clients": ["192.0.2.0/24"]}, "alice": {"pygrid_firewall_clients": ["lab"]}}
     assert incoming(build(), "10.0.0.1", variables)[443] == ["10.0.0.2", "192.0.2.0/24", "lab"]
+
+
+def test_the_acme_server_may_look_for_its_challenge() -> None:
+    assert 80 not in incoming(build(), "10.0.0.1")
+    assert incoming(build(), "10.0.0.1", {"net": {"pygrid_tls_source": "acme"}})[80] == list(EVERYONE)
 
 
 def test_connections_of_a_machine_behind_nat_come_from_elsewhere() -> None:

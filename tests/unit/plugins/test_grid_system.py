@@ -10,7 +10,7 @@ from typing import Any
 from ansible_collections.openmined.pygrid.plugins.filter.grid import host_leaders
 from ansible_collections.openmined.pygrid.plugins.module_utils.accounts import LONGEST, account_name
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid import Grid, build_grid, build_node
-from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid_checks import find_problems
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid_checks import find_problems, find_warnings
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.packages import add_packages
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.variables import validate
 
@@ -125,6 +125,18 @@ def test_wrong_system_grids_are_refused() -> None:
         alice_w1={"pygrid_worker_processes": 2}, bob_w1={"pygrid_name": "alice-w1-2"}
     ).get("bob-w1", "")
     assert "too like" in problems(bob={"pygrid_name": "Alice"})["bob"]
+    assert "IPv6 address" in problems(alice={"pygrid_address": "2001:db8::2"})["alice"]
+    database = {"pygrid_database_url": "postgresql://u:p@db.example/grid"}
+    assert "one of its own" in problems(alice=database, bob=database)["bob"]
+    assert "share one store" in problems(alice={"pygrid_blob_store": "s3"})["alice-w1"]
+    assert problems(alice={"pygrid_blob_store": "s3"}, alice_w1={"pygrid_blob_store": "s3"}) == {}
+
+
+def test_a_port_that_data_scientists_cannot_use_is_said() -> None:
+    assert list(find_warnings(intranet())) == []
+    [(host, said)] = find_warnings(intranet(bob={"pygrid_https_port": 8443}))
+    assert host == "bob"
+    assert "port 443 for every https URL" in said
 
 
 def test_two_nodes_on_a_machine_need_urls_of_their_own() -> None:

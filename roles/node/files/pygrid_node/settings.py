@@ -185,7 +185,6 @@ def parse_settings(document: Any, digest: str = "") -> Settings:
     fields.refuse_others(_COMMON | _OWN_KEYS[kind], f"for a {kind}")
     node_directory = fields.path("node_directory")
     blobs = _blobs(fields, kind)
-    certificate = fields.optional_path("client_certificate_file")
     common = {
         "kind": kind,
         "name": fields.name("name"),
@@ -197,7 +196,8 @@ def parse_settings(document: Any, digest: str = "") -> Settings:
         "blob_directory": _blob_directory(fields, kind, blobs, node_directory),
         "blobs": blobs,
         "trust_file": fields.optional_path("trust_file"),
-        "client_certificate_file": credential(certificate) if certificate else None,
+        # No credential of systemd's: those are read once, and this file is renewed while the node runs.
+        "client_certificate_file": fields.optional_path("client_certificate_file"),
         "log_level": fields.choice("log_level", LOG_LEVELS, "INFO"),
         "stop_with_parent": fields.boolean("stop_with_parent", True),
         "notify": fields.boolean("notify", False),

@@ -1,0 +1,52 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Running a playbook as a user does, and how it ended."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a playbook ended. ``recap``: changed tasks by host."""
+
+    returncode: int
+    output: str
+    seconds: float
+
+    @property
+    def recap(self) -> dict[str, int]:
+        return {match[1]: int(match[3]) for match in RECAP.finditer(self.output)}
+
+    @property
+    def changed(self) -> int:
+        return sum(self.recap.values())
+
+
+def run_playbook(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None, timeout_seconds: int = 600
+) -> Run:
+    """Run ansible-playbook to its end, whatever that is. ``environment`` is all of it, ours by default."""
+    started = time.monotonic()
+    process = subprocess.run(
+        command,
+        cwd=folder,
+        env={**(os.environ if environment is None else environment), "ANSIBLE_NOCOLOR": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout_seconds,
+        check=False,
+    )
+    return Run(process.returncode, process.stdout, time.monotonic() - started)
