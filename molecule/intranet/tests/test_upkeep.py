@@ -1,7 +1,7 @@
 # Copyright (c) OpenMined and contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an administrator does to a grid that is in use: renew certificates and passwords, lock out a Worker, ask for status."""
+"""What an administrator does to a grid in use: renew certificates and passwords, lock a Worker out, ask for status."""
 
 from __future__ import annotations
 
