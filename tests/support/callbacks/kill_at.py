@@ -6,6 +6,9 @@
 Moments are counted over the whole run: each start of a task and each end of a task on a host is one. The kill is
 SIGKILL to the process group, as when a machine loses power: no handler, no clean-up. Time and name of the moment
 are written before.
+
+KILL_AT names the moment by its number (0: only count). KILL_AT=new kills at the first start of a task that no earlier
+run with the same KILL_RECORD has come to, so that one run after the other comes one task further.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ description: For fault tests only.
 
 
 class CallbackModule(CallbackBase):
-    """Counts moments, and ends the run at the one named by KILL_AT (0: only count)."""
+    """Counts moments, and ends the run at the one named by KILL_AT."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "aggregate"
@@ -36,14 +39,19 @@ class CallbackModule(CallbackBase):
     def __init__(self) -> None:
         super().__init__()
         self._moment = 0
-        self._kill_at = int(os.environ.get("KILL_AT", "0"))
+        kill_at = os.environ.get("KILL_AT", "0")
+        self._at_new = kill_at == "new"
+        self._kill_at = 0 if self._at_new else int(kill_at)
         self._record = Path(os.environ["KILL_RECORD"])
+        lines = self._record.read_text().splitlines() if self._record.exists() else []
+        self._seen = {line.partition("\t")[2] for line in lines}
 
     def _pass(self, what: str) -> None:
         self._moment += 1
         with self._record.open("a") as stream:
             stream.write(f"{time.time():.3f}\t{what}\n")
-        if self._moment == self._kill_at:
+        is_new = self._at_new and what.startswith("start of") and what not in self._seen
+        if is_new or self._moment == self._kill_at:
             os.killpg(os.getpgrp(), signal.SIGKILL)
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
