@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 if TYPE_CHECKING:
     from tests.support.intranet import Intranet
@@ -201,3 +203,54 @@ def test_disk_is_full(grid: Intranet, watch: Watch) -> None:
     watch.whole(
         "disk of alice's host full while a dataset is uploaded", "the upload failed and said so; nothing half stored"
     )
+
+
+def test_clock_is_wrong(grid: Intranet, watch: Watch) -> None:
+    grid.lab.machine("bob").set_clock(600)
+    try:
+        run = grid.play("preflight")
+    finally:
+        grid.lab.machine("bob").set_clock(0)
+    assert run.returncode != 0
+    [line] = [line for line in run.output.splitlines() if "clock" in line]
+    assert "bob" in line
+    watch.hurt()
+    grid.must_play("preflight")
+    watch.whole("clock of bob's host 10 minutes ahead", f"preflight, before anything is changed: `{line.strip()}`")
+
+
+def with_another_worker(grid: Intranet, folder: Path) -> Intranet:
+    """The same grid, and one more Worker of alice's on the fifth host."""
+    inventory: dict[str, Any] = yaml.safe_load(grid.inventory.read_text())
+    workers = inventory["pygrid"]["children"]["pygrid_worker"]["hosts"]
+    workers["alice-w2"] = {"ansible_host": "client", "pygrid_worker_domain": "alice"}
+    larger = folder / "grid.yml"
+    larger.write_text(yaml.safe_dump(inventory))
+    return type(grid)(grid.lab.name, larger, grid.pki)
+
+
+def test_disk_fills_up_while_a_release_is_staged(grid: Intranet, watch: Watch, tmp_path: Path) -> None:
+    larger = with_another_worker(grid, tmp_path)
+    disk = grid.lab.machine("client")
+    disk.free_space(500)
+    early = larger.play("deploy")
+    assert early.returncode != 0
+    assert re.search(r"alice-w2: .*(space|MB)", early.output), early.output[-3000:]
+    assert early.changed == 0
+    disk.free_space(None)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(larger.play, "deploy")
+        while not grid.run("client", "ls -d /opt/pygrid/releases/.staging-*/env/lib").succeeded:
+            assert not running.done(), running.result().output[-3000:]
+            time.sleep(0.3)
+        disk.free_space(20)
+        failed = running.result()
+    assert failed.returncode != 0
+    [said] = sorted(set(re.findall(r"[^\n]*(?:No space left|free some space)[^\n]*", failed.output)))[:1]
+    assert "free some space" in failed.output, said
+    disk.free_space(None)
+    watch.hurt()
+    larger.must_play("deploy")
+    grid.wait_ready("client", "alice-w2")
+    assert grid.must("client", "ls -A /opt/pygrid/releases | grep -c staging || true") == "0"
+    watch.whole("disk full while a release is staged; deployed again with room", f"`{said.strip()[:200]}`")
