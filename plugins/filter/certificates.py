@@ -1,42 +1,25 @@
 # Copyright (c) OpenMined and contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filters for certificates: which ones a machine needs, and what is looked at before the controller signs or sends."""
+"""Filters for certificates: which ones a machine needs, who issues them, and whom to trust."""
 
 from __future__ import annotations
 
-import base64
-import datetime
-import hashlib
-import ipaddress
-import itertools
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.accounts import account_name
-from ansible_collections.openmined.pygrid.plugins.module_utils.certificate_reading import blocks, normal_name
-
-try:
-    from cryptography import x509
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
-except ImportError:  # a grid on one's own machine has no certificates and needs none
-    HAS_CRYPTOGRAPHY = False
-else:
-    HAS_CRYPTOGRAPHY = True
+from ansible_collections.openmined.pygrid.plugins.module_utils.addresses import is_address
+from ansible_collections.openmined.pygrid.plugins.module_utils.certificate_reading import blocks
 
 DIRECTORY = Path("/etc/pygrid")
 INGRESS_UNIT = "pygrid-ingress.service"
 DATABASE_UNIT = "postgresql.service"
 LOCAL_NAMES = ("localhost", "127.0.0.1")
-# What a request may ask for: the names, and that it is a server's or a client's.
-ALLOWED = {"2.5.29.17", "2.5.29.37", "2.5.29.15"}  # subjectAltName, extendedKeyUsage, keyUsage
 
 Grid = Mapping[str, Any]
 Variables = Mapping[str, Any]
@@ -92,7 +75,7 @@ def _of_ingress(node: Mapping[str, Any], variables: Variables, default_source: s
     }
     if source == "acme":
         # Public ACME servers vouch for names only.
-        wanted["names"] = [name for name in node["ingress"]["names"] if not _is_address(name)]
+        wanted["names"] = [name for name in node["ingress"]["names"] if not is_address(name)]
     if source == "files":
         wanted["chain"] = _certificates(variables.get("pygrid_tls_certificate_file"))
     return wanted
@@ -112,7 +95,7 @@ def certificate_problems(grid: Grid, host: str, hostvars: Variables, default_sou
         if source == "files":
             problem = _problem_of_files(node["ingress"]["names"][:1], variables)
             problems += [f"{name}: {problem}"] if problem else []
-        if source == "acme" and _is_address(node["ingress"]["server_name"]):
+        if source == "acme" and is_address(node["ingress"]["server_name"]):
             problems.append(
                 f"{name}: pygrid_tls_source is acme, and its URL {node['url']} has an address instead of a name;"
                 f" set pygrid_{node['kind']}_url to a URL with a public name, or pygrid_tls_source to grid_ca"
@@ -121,7 +104,7 @@ def certificate_problems(grid: Grid, host: str, hostvars: Variables, default_sou
 
 
 def _problem_of_files(names: list[str], variables: Variables) -> str | None:
-    """What a client would complain about, in the order in which it is to be mended."""
+    """A sentence on why the certificate that somebody brings cannot be used."""
     given = {"pygrid_tls_certificate_file": "", "pygrid_tls_ca_file": "", "pygrid_tls_key_file": ""}
     given.update({variable: str(variables[variable]) for variable in given if variables.get(variable)})
     if variables.get("pygrid_tls_key"):
@@ -130,80 +113,9 @@ def _problem_of_files(names: list[str], variables: Variables) -> str | None:
     if missing:
         return f"pygrid_tls_source is files, but {' and '.join(missing)} names no file on the controller"
     file, ca_file = given["pygrid_tls_certificate_file"], given["pygrid_tls_ca_file"]
-    _need_cryptography()
-    try:
-        chain = x509.load_pem_x509_certificates(_text(file).encode())
-        authorities = x509.load_pem_x509_certificates(_text(ca_file).encode())
-        key = serialization.load_pem_private_key(_key_of(variables).encode(), None)
-    except (ValueError, TypeError):
-        return f"{', '.join(given.values())} have to be PEM files, and the key one without a passphrase"
-    if chain[0].public_key() != key.public_key():
-        return f"the private key does not belong to the certificate {file}; name the pair that belongs together"
-    return (
-        _problem_of_time(chain, file)
-        or _problem_of_names(chain[0], names, file)
-        or _problem_of_path(chain, authorities, file, ca_file)
-    )
-
-
-def _problem_of_time(chain: list[x509.Certificate], file: str) -> str | None:
-    now = datetime.datetime.now(datetime.timezone.utc)
-    for certificate in chain:
-        if certificate.not_valid_after_utc <= now:
-            return (
-                f"the certificate in {file} expired at {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; renew it"
-            )
-        if certificate.not_valid_before_utc > now:
-            start = f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M}"
-            return f"the certificate in {file} is not valid before {start} UTC; is the controller's clock right?"
-    return None
-
-
-def _problem_of_names(leaf: x509.Certificate, names: list[str], file: str) -> str | None:
-    present = _names_in(leaf)
-    absent = [name for name in names if not _covers(present, normal_name(name))]
-    if not absent:
-        return None
-    known = ", ".join(sorted(present)) or "no name"
-    reached = ", ".join(absent)
-    return f"the certificate {file} is for {known}, but the node is reached as {reached}; have one issued for that"
-
-
-def _problem_of_path(
-    chain: list[x509.Certificate], authorities: list[x509.Certificate], file: str, ca_file: str
-) -> str | None:
-    for certificate, issuer in itertools.pairwise(chain):
-        if not _is_from(certificate, issuer):
-            return (
-                f"the certificates in {file} do not follow from one another; put the node's own first, then its issuer"
-            )
-    if chain[-1] in authorities or any(_is_from(chain[-1], authority) for authority in authorities):
-        return None
-    return (
-        f"no CA of {ca_file} issued the last certificate in {file} (that one is from"
-        f" {chain[-1].issuer.rfc4514_string()}); add the intermediate certificates to {file}, or the CA to {ca_file}"
-    )
-
-
-def _is_from(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
-
-
-def _names_in(certificate: x509.Certificate | x509.CertificateSigningRequest) -> set[str]:
-    try:
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except x509.ExtensionNotFound:
-        return set()
-    return {normal_name(str(name.value)) for name in extension.value}
-
-
-def _covers(present: set[str], name: str) -> bool:
-    """A name itself, or the wildcard of the domain it is directly in."""
-    return name in present or (not _is_address(name) and f"*.{name.partition('.')[2]}" in present)
+    checks = _checks()
+    chain = checks.Chain(file, _text(file), ca_file, _text(ca_file), _key_of(variables))
+    return checks.problem_of_chain(names, chain)
 
 
 def checked_request(request: str, wanted: Mapping[str, Any]) -> str:
@@ -212,29 +124,28 @@ def checked_request(request: str, wanted: Mapping[str, Any]) -> str:
     Raises:
         AnsibleFilterError: it asks for something else.
     """
-    _need_cryptography()
-    usages = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
-    asked = x509.load_pem_x509_csr(request.encode())
-    extensions = {extension.oid: extension.value for extension in asked.extensions}
-    names = {normal_name(name) for name in wanted.get("names") or []}
-    usage = extensions.get(ExtensionOID.EXTENDED_KEY_USAGE)
-    subject = [attribute.value for attribute in asked.subject]
-    subjects = names if wanted.get("source") == "acme" else {str(wanted["name"]).rpartition(" ")[2]}
-    honest = (
-        asked.is_signature_valid
-        and isinstance(asked.public_key(), ec.EllipticCurvePublicKey)
-        and {oid.dotted_string for oid in extensions} <= ALLOWED
-        and _names_in(asked) == names
-        and usage is not None
-        and list(usage) == [usages[wanted.get("usage", "server")]]
-        and len(subject) == 1
-        and subject[0] in subjects
-    )
-    if not honest:
+    if not _checks().is_honest(request, wanted):
         raise AnsibleFilterError(
             f"the request for {wanted['name']} asks for more than that: it is not signed; is the host still yours?"
         )
     return request
+
+
+def acme_thumbprint(key: str) -> str:
+    """What an ACME account answers challenges with: the thumbprint (RFC 7638) of its P-256 key, which is no secret."""
+    return _checks().thumbprint(key)
+
+
+def _checks() -> ModuleType:
+    """What reads certificates, loaded only by the few tasks that need it: each task loads its filters anew."""
+    from ansible_collections.openmined.pygrid.plugins.plugin_utils import certificate_checks
+
+    if not certificate_checks.HAS_CRYPTOGRAPHY:
+        raise AnsibleFilterError(
+            "the controller lacks the Python package cryptography, which certificates are read with:"
+            " run by way of make with I=<inventory>, or install it beside Ansible"
+        )
+    return certificate_checks
 
 
 def certificates_to_issue(
@@ -337,35 +248,6 @@ def _text(file: str | Path | None) -> str:
     """Content of a file on the controller; empty when there is none."""
     path = Path(str(file)).expanduser() if file else None
     return path.read_text(encoding="utf-8") if path and path.is_file() else ""
-
-
-def acme_thumbprint(key: str) -> str:
-    """What an ACME account answers challenges with: the thumbprint (RFC 7638) of its P-256 key, which is no secret."""
-    _need_cryptography()
-    public = serialization.load_pem_private_key(key.encode(), None).public_key().public_numbers()
-    numbers = {name: _base64url(getattr(public, name).to_bytes(32, "big")) for name in ("x", "y")}
-    text = json.dumps({"crv": "P-256", "kty": "EC", **numbers}, separators=(",", ":"), sort_keys=True)
-    return _base64url(hashlib.sha256(text.encode()).digest())
-
-
-def _need_cryptography() -> None:
-    if not HAS_CRYPTOGRAPHY:
-        raise AnsibleFilterError(
-            "the controller lacks the Python package cryptography, which certificates are read with:"
-            " run by way of make with I=<inventory>, or install it beside Ansible"
-        )
-
-
-def _base64url(value: bytes) -> str:
-    return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name.strip("[]"))
-    except ValueError:
-        return False
-    return True
 
 
 def certificate_expiry(grid: Grid, hostvars: Variables) -> dict[str, dict[str, Any]]:

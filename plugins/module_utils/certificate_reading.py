@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ansible_collections.openmined.pygrid.plugins.module_utils.addresses import is_address
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 
 BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
@@ -62,11 +63,7 @@ def normal_name(name: str) -> str:
 def alternative_name(name: str) -> str:
     """``name`` as openssl wants it in a request: an address is an IP entry, all else a DNS entry."""
     normal = normal_name(name)
-    try:
-        ipaddress.ip_address(normal)
-    except ValueError:
-        return f"DNS:{normal}"
-    return f"IP:{normal}"
+    return f"IP:{normal}" if is_address(normal) else f"DNS:{normal}"
 
 
 def openssl(*arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:

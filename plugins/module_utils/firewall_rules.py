@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Union
 
+from ansible_collections.openmined.pygrid.plugins.module_utils.addresses import is_address
+
 TABLE = "inet pygrid"
 # before the chains of others, so that what is refused here shows up in our counters
 PRIORITY = -5
@@ -180,14 +182,6 @@ class Numbers:
                     for place in entry["answers"]
                 ),
             )
-
-
-def is_address(value: str) -> bool:
-    try:
-        ipaddress.ip_address(value)
-    except ValueError:
-        return False
-    return True
 
 
 def render(rules: Rules) -> str:

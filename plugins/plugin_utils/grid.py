@@ -174,7 +174,7 @@ def build_node(host: str, kind: str, values: dict[str, Any], location: str, rele
 def _add_url(node: Node, values: dict[str, Any]) -> None:
     """Where others reach the node: itself, or the proxy in front of it."""
     port = values[f"pygrid_{node.kind}_port"]
-    given = values.get(f"pygrid_{node.kind}_url")
+    given = plain_url(values.get(f"pygrid_{node.kind}_url") or "")
     if node.scope == "user" or node.kind == "worker" or values["pygrid_ingress"] == "none":
         node.url = given or f"http://{url_host(node.address)}:{port}"
         return
@@ -233,7 +233,9 @@ def build_grid(nodes: dict[str, Node], values: dict[str, dict[str, Any]]) -> Gri
         if node.database and node.database.location in hosts:
             hosts[node.database.location].database_port = node.database.port
     network = next((node for node in nodes.values() if node.kind == "network"), None)
-    outside = next((url for value in values.values() if (url := value.get("pygrid_domain_network_url"))), None)
+    outside = next(
+        (url for value in values.values() if (url := plain_url(value.get("pygrid_domain_network_url") or ""))), None
+    )
     scope = next((node.scope for node in nodes.values()), "user")
     return Grid(nodes, hosts, scope, network.host if network else None, network.url if network else outside)
 
@@ -316,6 +318,12 @@ def _numeric_addresses(node: Node, domain: Node, values: dict[str, Any]) -> list
 def database_name(node: str) -> str:
     """Name of a node's database and role in PostgreSQL: ``pygrid_alice``; at most 63 characters, no quoting needed."""
     return "pygrid_" + re.sub(r"[^a-z0-9_]", "_", node.lower())[:56]
+
+
+def plain_url(url: str) -> str:
+    """The URL of a node as nodes themselves say it: without a slash at its end and the port that its scheme implies."""
+    implied = {"http": ":80", "https": ":443"}.get(url.partition("://")[0], " ")
+    return url.rstrip("/").removesuffix(implied)
 
 
 def is_loopback(url: str) -> bool:

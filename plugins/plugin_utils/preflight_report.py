@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ansible_collections.openmined.pygrid.plugins.module_utils.addresses import is_address
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.flows import Flow, firewall_rules, flows
 
 # Idle memory of a node is 320-400 MB (measured); so much more for each process that runs jobs.
@@ -54,17 +54,9 @@ def _names(grid: Grid, location: str, every_flow: Iterable[Flow]) -> dict[str, s
     """Names that programs on the machine will look up, each with what for."""
     names = {}
     for flow in every_flow:
-        if flow.source == location and not _is_address(flow.address):
+        if flow.source == location and not is_address(flow.address):
             names.setdefault(flow.address, flow.why)
     return names
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _shared_ports(nodes: Iterable[Mapping[str, Any]], database_port: int | None) -> Iterator[dict[str, Any]]:

@@ -30,7 +30,7 @@ from syft.types.errors import SyftException
 from syft.types.uid import UID
 
 from .errors import NodeError
-from .peers import PeerMonitor, call_peer, fetch_metadata, peer_url, route_url, uid_text
+from .peers import DEFAULT_PORTS, PeerMonitor, call_peer, fetch_metadata, peer_url, route_url, uid_text
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def parse_route(url: str) -> HTTPServerRoute:
     """
     try:
         parts = urlsplit(url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
+        port = parts.port or DEFAULT_PORTS.get(parts.scheme)
     except ValueError:
         raise NodeError(f"{url!r} is not a URL") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:

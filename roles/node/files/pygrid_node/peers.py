@@ -27,6 +27,7 @@ from .errors import NodeError
 logger = logging.getLogger(__name__)
 
 KINDS = {"gateway": "network", "datasite": "domain"}
+DEFAULT_PORTS = {"http": 80, "https": 443}
 TIMEOUT_SECONDS = 5.0
 INTERVAL_SECONDS = 10.0
 # A peer that does not see us yet is asked sooner: an association shows within a second or two on both sides.
@@ -51,8 +52,9 @@ class PeerState:
 
 
 def route_url(route: Any) -> str:
-    """The base URL of an HTTP route."""
-    return f"{route.protocol}://{route.host_or_ip}:{route.port}"
+    """The base URL of an HTTP route, as people write it: without the port that its scheme implies."""
+    implied = DEFAULT_PORTS.get(route.protocol) == route.port
+    return f"{route.protocol}://{route.host_or_ip}" + ("" if implied else f":{route.port}")
 
 
 def peer_url(peer: ServerPeer) -> str:
