@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,25 @@ def test_own_data(settings: Settings) -> None:
     check_owner(settings, ME)
     settings.owner_file.unlink()
     check_owner(settings, ME)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another account")
+def test_root_looks_with_the_eyes_of_the_account_that_has_the_data() -> None:
+    """As a deploy does before it changes the settings of a node: what the node wrote belongs to another account."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        settings = parse_settings(document("domain", node_directory=folder))
+        settings.owner_file.parent.mkdir()
+        write_owner(settings, ME, "0.9.5")
+        for path in (settings.owner_file.parent, settings.owner_file):
+            os.chown(path, 4242, 4242)
+        check_owner(settings, ME)
+        assert os.geteuid() == 0
+        settings.owner_file.unlink()
+        settings.owner_file.symlink_to("/etc/shadow")
+        with pytest.raises(NodeError, match="Permission denied"):
+            check_owner(settings, ME)
+        assert os.geteuid() == 0
 
 
 @pytest.mark.parametrize(("uid", "key"), [("2" * 32, "a" * 64), ("1" * 32, "b" * 64)])

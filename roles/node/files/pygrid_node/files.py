@@ -9,6 +9,7 @@ import contextlib
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import NodeError
@@ -24,6 +25,25 @@ def credential(path: Path) -> Path:
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
     passed = Path(directory) / path.name if directory else path
     return passed if passed.exists() else path
+
+
+@contextlib.contextmanager
+def acting_as_owner_of(folder: Path) -> Iterator[None]:
+    """Work as the account that a folder belongs to, when this is root.
+
+    What lies there may be a trick of that account, and what is written there has to be its own. For one thread only.
+    """
+    status = folder.stat() if folder.exists() else None
+    if status is None or status.st_uid == 0 or os.geteuid() != 0:
+        yield
+        return
+    os.setegid(status.st_gid)
+    os.seteuid(status.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
 
 
 def read_private_text(path: Path, what: str, allow_readers: bool = False) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .environment import SUPPORTED_FROM, version_numbers
 from .errors import NodeError
-from .files import read_private_text, replace_private_text
+from .files import acting_as_owner_of, read_private_text, replace_private_text
 from .identity import Identity
 from .settings import Settings
 
@@ -28,10 +28,11 @@ def check_owner(settings: Settings, identity: Identity) -> None:
         NodeError: the data belongs to another identity, or was written by syft before 0.9.2.
     """
     database = settings.sqlite_file
-    if settings.owner_file.exists():
-        _check_owner_file(settings.owner_file, identity)
-    elif database is not None and database.exists() and database.stat().st_size > 0:
-        _check_database(database, identity)
+    with acting_as_owner_of(settings.owner_file.parent):
+        if settings.owner_file.exists():
+            _check_owner_file(settings.owner_file, identity)
+        elif database is not None and database.exists() and database.stat().st_size > 0:
+            _check_database(database, identity)
 
 
 def write_owner(settings: Settings, identity: Identity, syft_version: str) -> None:
