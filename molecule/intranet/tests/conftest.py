@@ -6,8 +6,17 @@
 import os
 import sys
 
+import pytest
+
 sys.path.insert(0, os.environ["MOLECULE_PROJECT_DIRECTORY"])
 
 from tests.support import intranet
 
 checkout, grid = intranet.checkout, intranet.grid
+
+#: The later ones find what the earlier ones left.
+ORDER = ("hosts", "attacks", "use", "mishaps", "upkeep")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: ORDER.index(item.path.stem.removeprefix("test_")))

@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from tests.support.mishaps import PLACES, pid_of
+
 if TYPE_CHECKING:
     from tests.support.intranet import Intranet
 
-PLACES = {"net": "net", "alice": "alice", "bob": "bob", "alice-w1": "workers", "bob-w1": "workers"}
-KINDS = {"net": "network", "alice": "domain", "bob": "domain", "alice-w1": "worker", "bob-w1": "worker"}
 OLD_FILE = "/root/first-ca.pem"
 VISITS = """
 rm -f /run/visits.stop /run/visits.failed /run/visits.made
@@ -52,10 +52,7 @@ def first_authority(grid: Intranet) -> None:
 
 
 def main_pids(grid: Intranet) -> dict[str, str]:
-    return {
-        node: grid.must(host, f"systemctl show -p MainPID --value pygrid-{KINDS[node]}@{node}")
-        for node, host in PLACES.items()
-    }
+    return {node: pid_of(grid, node) for node in PLACES}
 
 
 def serial(grid: Intranet, node: str) -> str:

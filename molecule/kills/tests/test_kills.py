@@ -1,0 +1,97 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A first deploy to a server, then one that changes it: killed at each task, one further each time (docs/kills.md)."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.support.intranet import Intranet
+
+pytestmark = pytest.mark.timeout(0)
+
+HOST = "hospital"
+NODES = ("net", "alice", "bob", "alice-w1", "bob-w1")
+NO_BUNDLE = ("-e", "pygrid_bundle=")
+MOST = 300
+HEADER = """\
+# Killed deploys to servers
+
+Written by `make scenario S=kills`: deploys of a whole grid (Network, two Domains with PostgreSQL, two Workers) to one
+server are killed (SIGKILL to `ansible-playbook` and all its children) at the start of a task, and run again until they
+come to a task that no run before has come to; there they are killed again. No identity ever changes, and after the last
+run everything is as after an undisturbed one: all nodes ready, both Domains joined, nothing left behind, 0 changes by
+one more run.
+
+"""
+
+
+def sweep(grid: Intranet, record: Path, *arguments: str) -> list[str]:
+    """Deploy, killed at every new task; returns at which. Identities must never change."""
+    environment = {
+        "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).resolve().parents[3] / "tests" / "support" / "callbacks"),
+        "ANSIBLE_CALLBACKS_ENABLED": "kill_at",
+        "KILL_RECORD": str(record),
+        "KILL_AT": "new",
+    }
+    killed: list[str] = []
+    known: dict[str, str] = {}
+    while len(killed) < MOST:
+        run = grid.play("deploy", *NO_BUNDLE, *arguments, environment=environment)
+        now = identities(grid)
+        assert known.items() <= now.items(), f"an identity changed after {killed[-1:]}"
+        known = now
+        if run.returncode >= 0:
+            assert run.returncode == 0, f"after {killed[-1:]}: {run.output[-4000:]}"
+            return killed
+        killed.append(record.read_text().splitlines()[-1].partition("start of: ")[2])
+    raise AssertionError(f"still not at its end after {MOST} kills: {killed[-5:]}")
+
+
+def identities(grid: Intranet) -> dict[str, str]:
+    """Node -> checksum of its identity, of those that have one."""
+    sums = grid.must(HOST, "sha256sum /etc/pygrid/nodes/*/identity.json 2>/dev/null || true").splitlines()
+    return {line.split("/")[-2]: line.split()[0] for line in sums}
+
+
+def assert_whole(grid: Intranet) -> None:
+    for node in NODES:
+        grid.wait_ready(HOST, node, 30)
+    peers = {peer["name"]: peer["status"] for peer in grid.status(HOST, "net")["peers"]}
+    assert peers == {"alice": "ACTIVE", "bob": "ACTIVE"}
+    assert grid.must(HOST, "ls -A /opt/pygrid/releases | grep -vc '^0.9.5-' || true") == "0"
+    assert grid.must(HOST, "ls /opt/pygrid/releases | wc -l") == "1"
+    assert grid.must(HOST, "find /etc/pygrid -name '*.draft' -o -name '*.new'") == ""
+    assert grid.must(HOST, "systemctl --failed --no-legend --plain") == ""
+
+
+def test_every_task_of_a_first_deploy_and_of_a_change(grid: Intranet, checkout: Path, tmp_path: Path) -> None:
+    address = grid.address(HOST)
+    lines = "".join(f"{address} {name}.hospital.example\n" for name in ("net", "alice", "bob"))
+    grid.must(HOST, "cat >> /etc/hosts", text=lines)
+    started = time.monotonic()
+    first = sweep(grid, tmp_path / "first")
+    assert_whole(grid)
+    assert grid.must_play("deploy", *NO_BUNDLE).changed == 0
+    change = ("-e", "pygrid_log_level=DEBUG", "-e", "pygrid_network_client_certificates=true")
+    second = sweep(grid, tmp_path / "second", *change)
+    assert_whole(grid)
+    assert grid.must_play("deploy", *NO_BUNDLE, *change).changed == 0
+    minutes = (time.monotonic() - started) / 60
+    assert len(first) > 60
+    report = f"{len(first)} kills of a first deploy and {len(second)} of one that changed settings and certificates,"
+    rows = [
+        f"\n## {title}\n\n" + "".join(f"- {task}\n" for task in tasks)
+        for title, tasks in (
+            ("The first deploy was killed at the start of", first),
+            ("The change was killed at the start of", second),
+        )
+    ]
+    text = f"{HEADER}{report}\nin {minutes:.0f} minutes on two processors; no difference was found.\n{''.join(rows)}"
+    (checkout / "docs" / "kills.md").write_text(text)
