@@ -15,10 +15,10 @@ TOOLS := $(if $(I),server,deploy)
 PLAYBOOK := .tools/$(TOOLS)/bin/ansible-playbook $(if $(I),-i "$(I)")
 CHECK := .tools/test/bin/python tests/run.py
 
-.PHONY: help deploy preflight demo status credentials remove test lint unit sanity e2e scenario bench lock clean deploy-tools server-tools test-tools
+.PHONY: help deploy preflight demo status credentials remove test lint unit sanity e2e scenario bench bench-servers lock clean deploy-tools server-tools test-tools
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 deploy: $(TOOLS)-tools ## Bring up a grid on this machine, or that of an inventory: I=inventories/mine (EXTRA="-e name=value")
 	@$(PLAYBOOK) playbooks/deploy.yml $(EXTRA)
@@ -49,6 +49,9 @@ scenario: test-tools ## Run one molecule scenario: make scenario S=name
 
 bench: test-tools ## Measure deploys against a bare shell script
 	@.tools/test/bin/python tests/benchmarks/run.py $(EXTRA)
+
+bench-servers: test-tools ## Measure deploys to 1, 4 and 8 hosts of a lab
+	@.tools/test/bin/python tests/benchmarks/servers.py $(EXTRA)
 
 lock: deploy-tools ## Renew the lock files of the tool environments (requirements/lock.py: of the releases)
 	@for name in deploy server test; do .tools/deploy/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes --no-header --cache-dir .cache/uv --output-file requirements/$$name.txt requirements/$$name.in || exit 1; done

@@ -1,7 +1,7 @@
 # Copyright (c) OpenMined and contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which operating system a host runs, and which of the distribution's packages it lacks."""
+"""Which operating system a host runs, which of its packages the host lacks, and which of its services it runs."""
 
 from __future__ import annotations
 
@@ -41,6 +41,14 @@ def missing_packages(family: str, wanted: list[str]) -> list[str]:
     else:
         installed = _lines(["rpm", "--query", "--queryformat", "%{NAME}\\n", *wanted])
     return [name for name in wanted if name not in installed]
+
+
+def running_services(pattern: str) -> list[str]:
+    """Units of systemd that match, run, and are started with the host."""
+    listed = _lines(["systemctl", "list-units", "--plain", "--no-legend", "--type=service", "--state=active", pattern])
+    active = [line.split()[0] for line in listed if line.strip()]
+    states = _lines(["systemctl", "is-enabled", *active]) if active else []
+    return [unit for unit, state in zip(active, states) if state == "enabled"]
 
 
 def _lines(command: list[str]) -> list[str]:

@@ -157,6 +157,10 @@ host:
       description: Which of O(distribution_packages) are not installed.
       type: list
       elements: str
+    databases:
+      description: Units of PostgreSQL that run and are started with the host, where O(distribution_packages) names it.
+      type: list
+      elements: str
 wanted:
   description: The wanted release - O(release_source) and O(packages) on this host's Python.
   returned: when O(release_source) is given
@@ -196,7 +200,11 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.bundle_checks imp
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.host_checks import check_data, check_home, check_ports
 from ansible_collections.openmined.pygrid.plugins.module_utils.nodes import read_health, read_node
-from ansible_collections.openmined.pygrid.plugins.module_utils.operating_system import describe, missing_packages
+from ansible_collections.openmined.pygrid.plugins.module_utils.operating_system import (
+    describe,
+    missing_packages,
+    running_services,
+)
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, open_home
 from ansible_collections.openmined.pygrid.plugins.module_utils.pythons import SUPPORTED_VERSIONS, find
 from ansible_collections.openmined.pygrid.plugins.module_utils.releases import is_staged, release_name
@@ -226,7 +234,13 @@ def wanted_release(home: Home, parameters: dict[str, Any]) -> tuple[dict[str, An
 def read_host(packages: dict[str, list[str]]) -> dict[str, Any]:
     """The host itself: its operating system, and which of the packages it lacks."""
     system = describe()
-    return {"os": system, "missing_packages": missing_packages(system["family"], packages.get(system["family"], []))}
+    wanted = packages.get(system["family"], [])
+    has_database = any("postgresql" in package for package in wanted)
+    return {
+        "os": system,
+        "missing_packages": missing_packages(system["family"], wanted),
+        "databases": running_services("postgresql*") if has_database else [],
+    }
 
 
 def find_problems(home: Home, state: dict[str, Any], wanted: dict[str, Any], parameters: dict[str, Any]) -> list[str]:
