@@ -181,8 +181,10 @@ def _problems_of(values: Mapping[str, Any]) -> list[str]:
         reason = _reason(values.get("__preflight_failure") or state.get("msg") or "it was not looked at")
         return [f"it cannot be reached by SSH: {reason}" if state.get("unreachable") else reason]
     listener = values.get("__preflight_listener") or {}
+    database = (values.get("__database_preflight") or {}).get("problem")
     failure = [_reason(values["__preflight_failure"])] if values.get("__preflight_failure") else []
-    return [*(state.get("problems") or []), *(listener.get("problems") or []), *failure]
+    found = [*(state.get("problems") or []), *(listener.get("problems") or []), *failure]
+    return [*found, database] if database else found
 
 
 def _merge(found: Mapping[str, Iterable[str]]) -> list[str]:

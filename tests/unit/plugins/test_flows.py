@@ -243,6 +243,16 @@ def test_a_grid_that_is_ready() -> None:
     assert report["text"].endswith("0 problems, 0 warnings. The grid can be deployed; nothing was changed.")
 
 
+def test_a_database_that_does_not_let_the_node_in_is_a_problem() -> None:
+    refused = {
+        **STATE,
+        "__preflight_listener": listener(listening=[443]),
+        "__database_preflight": {"problem": "no way in"},
+    }
+    found, _warnings = sentences({**after_visits(), "bob": {**after_visits()["bob"], **refused}})
+    assert found == ["no way in"]
+
+
 @pytest.mark.parametrize(
     ("visit", "problem"),
     [
