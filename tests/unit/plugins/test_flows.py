@@ -250,7 +250,7 @@ def test_a_database_that_does_not_let_the_node_in_is_a_problem() -> None:
         "__database_preflight": {"problem": "no way in"},
     }
     found, _warnings = sentences({**after_visits(), "bob": {**after_visits()["bob"], **refused}})
-    assert found == ["no way in"]
+    assert [sentence for sentence in found if "no way in" in sentence] == found != []
 
 
 @pytest.mark.parametrize(
