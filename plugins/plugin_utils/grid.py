@@ -233,6 +233,10 @@ def build_grid(nodes: dict[str, Node], values: dict[str, dict[str, Any]]) -> Gri
         if node.database and node.database.location in hosts:
             hosts[node.database.location].database_port = node.database.port
     network = next((node for node in nodes.values() if node.kind == "network"), None)
+    if network and network.ingress and network.ingress.client_certificates:
+        for node in nodes.values():
+            if node.kind != "network":
+                node.settings["client_certificate"] = True
     outside = next(
         (url for value in values.values() if (url := plain_url(value.get("pygrid_domain_network_url") or ""))), None
     )

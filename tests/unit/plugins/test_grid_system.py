@@ -139,6 +139,14 @@ def test_a_port_that_data_scientists_cannot_use_is_said() -> None:
     assert "port 443 for every https URL" in said
 
 
+def test_who_shows_a_certificate_to_the_network() -> None:
+    shown = {name: node.settings.get("client_certificate") for name, node in intranet().nodes.items()}
+    assert set(shown.values()) == {None}
+    grid = intranet(net={"pygrid_network_client_certificates": True})
+    shown = {name: node.settings.get("client_certificate") for name, node in grid.nodes.items()}
+    assert shown == {"net": None, "alice": True, "bob": True, "alice-w1": True, "bob-w1": True}
+
+
 def test_two_nodes_on_a_machine_need_urls_of_their_own() -> None:
     values = {}
     nodes = {}
