@@ -33,6 +33,7 @@ def full_settings(home: Home, name: str, kind: str, settings: dict[str, Any]) ->
         full["queue"] = {**settings["queue"], "workers_file": str(node.workers)}
     if home.scope == "system":
         full.update(_system_settings(node, kind, settings))
+        full.pop("client_certificate", None)  # became the path of a file
     elif kind == "worker":
         domain = home.node(settings["domain"]["name"])
         full["blob_directory"] = str(domain.data / "blobs")
@@ -51,7 +52,6 @@ def _system_settings(node: NodePaths, kind: str, settings: dict[str, Any]) -> di
         full["blobs"] = {**settings["blobs"], "credentials_file": str(node.object_store)}
     if settings.get("client_certificate"):
         full["client_certificate_file"] = str(node.client_certificate)
-    full.pop("client_certificate", None)
     return full
 
 
