@@ -27,12 +27,13 @@ grid = intranet.grid
 
 HOST = "hospital"
 NAMES = ("net", "alice", "bob")
-#: Everything that anybody could see of processes, and every file that all accounts may read, as long as it lasts.
+#: All that anybody could see of processes, and what all accounts could read in temporary files (not in large ones: parcels
+#: of the bundle).
 WATCH = r"""
 mkdir -m 700 /run/watch && cd /run/watch
 nohup sh -c 'while [ ! -e stop ]; do
   ps axww -o args= >> seen; sort -u seen > sorted; mv sorted seen
-  find /tmp /var/tmp /home -xdev -type f -perm -o+r -exec cat {} + 2>/dev/null | sort -u >> files
+  find /tmp /var/tmp /home -xdev -type f -size -256k -perm -o+r -exec cat {} + 2>/dev/null | sort -u >> files
   sleep 0.2
 done' > log 2>&1 &
 """
