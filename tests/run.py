@@ -1,9 +1,11 @@
 # Copyright (c) OpenMined and contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Run the project's checks one after another, all of them even when one fails, and say at the end how each went.
+"""Run the project's checks, all of them even when one fails, and say at the end how each went.
 
 `make test` runs everything, `make lint` (unit, sanity, e2e) one part, `make scenario S=name` one molecule scenario.
+Everything is two lanes side by side, because each alone keeps little more than one processor busy: what needs this
+machine only, and the molecule scenarios. What a step of theirs prints is shown when it ends, so that they do not mix.
 """
 
 from __future__ import annotations
@@ -17,8 +19,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
+from threading import Lock
 
 from lab.prepare import images, install_servers, prepare
 
@@ -51,21 +56,35 @@ class Runner:
     """Runs steps, one after another, and remembers how each went."""
 
     environment: dict[str, str]
+    #: Whether steps run side by side: then the output of each waits until it ends.
+    side_by_side: bool = False
     results: list[Result] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+    _terminal: Lock = field(default_factory=Lock)
 
     def step(self, title: str, *command: str | Path, folder: Path = CHECKOUT) -> bool:
-        """Run one command under a heading; its output goes straight to the terminal. Returns whether it passed."""
+        """Run one command under a heading. Returns whether it passed."""
         words = [str(word) for word in command]
-        print(f"\n=== {title}: {shlex.join([Path(words[0]).name, *words[1:]])}", flush=True)
+        heading = f"\n=== {title}: {shlex.join([Path(words[0]).name, *words[1:]])}"
         started = time.monotonic()
-        try:
-            passed = subprocess.run(words, cwd=folder, env=self.environment, check=False).returncode == 0
-        except OSError as error:
-            print(f"cannot run {words[0]}: {error}", flush=True)
-            passed = False
-        result = Result(title, time.monotonic() - started, passed)
-        print(f"--- {title}: {'passed' if passed else 'FAILED'} in {result.seconds:.1f} s", flush=True)
-        self.results.append(result)
+        with TemporaryFile("w+", errors="replace") as kept:
+            print(f"\n... {title} begins" if self.side_by_side else heading, flush=True)
+            output = kept if self.side_by_side else None
+            try:
+                streams = {"stdout": output, "stderr": output}
+                code = subprocess.run(words, cwd=folder, env=self.environment, check=False, **streams).returncode
+                passed = code == 0
+            except OSError as error:
+                print(f"cannot run {words[0]}: {error}", file=output, flush=True)
+                passed = False
+            result = Result(title, time.monotonic() - started, passed)
+            with self._terminal:
+                if self.side_by_side:
+                    print(heading)
+                    kept.seek(0)
+                    shutil.copyfileobj(kept, sys.stdout)
+                print(f"--- {title}: {'passed' if passed else 'FAILED'} in {result.seconds:.1f} s", flush=True)
+                self.results.append(result)
         return passed
 
     def leave_out(self, title: str, reason: str) -> None:
@@ -83,7 +102,7 @@ class Runner:
             outcome: [result.title for result in self.results if result.outcome == outcome]
             for outcome in ("passed", "FAILED", "left out")
         }
-        minutes, seconds = divmod(round(sum(result.seconds for result in self.results)), 60)
+        minutes, seconds = divmod(round(time.monotonic() - self.started), 60)
         verdict = f"FAILED: {', '.join(titles['FAILED'])}" if titles["FAILED"] else "all passed"
         if titles["left out"]:
             verdict += f", LEFT OUT on this machine: {', '.join(titles['left out'])}"
@@ -217,6 +236,10 @@ PARTS: dict[str, Callable[[Runner], None]] = {
 }
 
 
+#: Side by side, when everything is run.
+LANES = (("lint", "unit", "sanity", "e2e"), ("molecule",))
+
+
 def environment() -> dict[str, str]:
     """Describe the surroundings of every check: our tools come first, and nothing is written outside the checkout."""
     variables = dict(os.environ)
@@ -248,12 +271,24 @@ def main() -> None:
         parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}")
     HOME.mkdir(parents=True, exist_ok=True)
     run = Runner(environment())
-    for part in arguments.parts or PARTS:
+    for part in arguments.parts:
         if part == "molecule":
             molecule(run, arguments.scenario)
         else:
             PARTS[part](run)
+    if not arguments.parts:
+        everything(run)
     sys.exit(0 if run.summary() else 1)
+
+
+def everything(run: Runner) -> None:
+    """Run all parts in two lanes, after what both of them need was installed."""
+    install_servers(run.step)
+    prepare(run.step, set().union(*(images(CHECKOUT / "molecule" / name) for name in scenarios())))
+    syft_environment(run)
+    run.side_by_side = True
+    with ThreadPoolExecutor(len(LANES)) as pool:
+        list(pool.map(lambda lane: [PARTS[part](run) for part in lane], LANES))
 
 
 if __name__ == "__main__":

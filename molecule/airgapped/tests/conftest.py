@@ -27,8 +27,8 @@ grid = intranet.grid
 
 HOST = "hospital"
 NAMES = ("net", "alice", "bob")
-#: All that anybody could see of processes, and what all accounts could read in temporary files (not in large ones: parcels
-#: of the bundle).
+#: All that anybody could see of processes, and what all accounts could read in temporary files (not in large ones,
+#: the parcels of the bundle).
 WATCH = r"""
 mkdir -m 700 /run/watch && cd /run/watch
 nohup sh -c 'while [ ! -e stop ]; do
@@ -119,3 +119,5 @@ ORDER = ("airgap", "secrets", "tenants", "removal")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: ORDER.index(item.path.stem.removeprefix("test_")))
+    for item in items:
+        item.add_marker(pytest.mark.timeout(1800))  # the first one waits for the bundle and all deploys
