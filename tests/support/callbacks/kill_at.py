@@ -7,8 +7,8 @@ Moments are counted over the whole run: each start of a task and each end of a t
 SIGKILL to the process group, as when a machine loses power: no handler, no clean-up. Time and name of the moment
 are written before.
 
-KILL_AT names the moment by its number (0: only count). KILL_AT=new kills at the first start of a task that no earlier
-run with the same KILL_RECORD has come to, so that one run after the other comes one task further.
+KILL_AT names the moment by its number (0: only count), or by a part of its text. KILL_AT=new kills at the first start of
+a task that no earlier run with the same KILL_RECORD has come to, so that one run after the other comes one task further.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class CallbackModule(CallbackBase):
         self._moment = 0
         kill_at = os.environ.get("KILL_AT", "0")
         self._at_new = kill_at == "new"
-        self._kill_at = 0 if self._at_new else int(kill_at)
+        self._kill_at = int(kill_at) if kill_at.isdigit() else 0
+        self._at_text = "" if kill_at.isdigit() or self._at_new else kill_at
         self._record = Path(os.environ["KILL_RECORD"])
         lines = self._record.read_text().splitlines() if self._record.exists() else []
         self._seen = {line.partition("\t")[2] for line in lines}
@@ -51,7 +52,8 @@ class CallbackModule(CallbackBase):
         with self._record.open("a") as stream:
             stream.write(f"{time.time():.3f}\t{what}\n")
         is_new = self._at_new and what.startswith("start of") and what not in self._seen
-        if is_new or self._moment == self._kill_at:
+        is_named = bool(self._at_text) and self._at_text in what
+        if is_new or is_named or self._moment == self._kill_at:
             os.killpg(os.getpgrp(), signal.SIGKILL)
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
