@@ -80,7 +80,7 @@ class Hospital:
 
 @pytest.fixture(scope="session")
 def hospital(grid: Intranet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
-    """A bundle is made, the host loses the internet, and then the grid is deployed: watched, and killed again and again."""
+    """A bundle is made, the host loses the internet, and then the grid is deployed: watched, killed again and again."""
     hospital = Hospital(grid)
     address = grid.address(HOST)
     lines = "".join(f"{address} {name}.hospital.example\n" for name in NAMES)

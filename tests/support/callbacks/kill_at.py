@@ -7,8 +7,8 @@ Moments are counted over the whole run: each start of a task and each end of a t
 SIGKILL to the process group, as when a machine loses power: no handler, no clean-up. Time and name of the moment
 are written before.
 
-KILL_AT names the moment by its number (0: only count), or by a part of its text. KILL_AT=new kills at the first start of
-a task that no earlier run with the same KILL_RECORD has come to, so that one run after the other comes one task further.
+KILL_AT names the moment by its number (0: only count), or by a part of its text. KILL_AT=new kills at the first start
+of a task that no earlier run with the same KILL_RECORD has come to, so that each run comes one task further.
 """
 
 from __future__ import annotations
