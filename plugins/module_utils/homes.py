@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.bundle_store import bundles_folder
 from ansible_collections.openmined.pygrid.plugins.module_utils.files import locked, read_json
-from ansible_collections.openmined.pygrid.plugins.module_utils.paths import SYSTEM_STATE, Home
+from ansible_collections.openmined.pygrid.plugins.module_utils.paths import SYSTEM_RUN, SYSTEM_STATE, Home
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.managers import manager_for
 
 # Remembers which folders above the home did not exist before, so that removal leaves the account as it was.
@@ -60,7 +60,7 @@ def clean_up(home: Home) -> bool:
         for folder in leftovers(home):
             removed = removed or folder != home.locks
             shutil.rmtree(folder)
-    above = [home.nodes.parent, SYSTEM_STATE, home.cache.parent] if home.scope == "system" else []
+    above = [home.nodes.parent, SYSTEM_STATE, SYSTEM_RUN, home.cache.parent] if home.scope == "system" else []
     for folder in (home.nodes, *above):
         with contextlib.suppress(OSError):
             folder.rmdir()

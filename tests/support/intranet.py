@@ -96,6 +96,7 @@ class Intranet:
             input=text,
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=seconds,
             check=False,
         )

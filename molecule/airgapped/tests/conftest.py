@@ -66,7 +66,8 @@ class Hospital:
         self.grid.put(HOST, (CHECKOUT / "tests" / "support" / name).read_bytes(), f"/root/{name}")
         trust = "REQUESTS_CA_BUNDLE=/etc/pygrid/grid-ca.pem SSL_CERT_FILE=/etc/pygrid/grid-ca.pem"
         python = "/etc/pygrid/nodes/alice/current/env/bin/python -B"
-        return json.loads(self.must(f"{trust} {python} /root/{name} {shlex.join(words)}", seconds=240).splitlines()[-1])
+        said = self.must(f"{trust} {python} /root/{name} {shlex.join(words)}", seconds=240).splitlines()
+        return json.loads(next(line for line in reversed(said) if line.startswith("{")))
 
     def client(self, verb: str, node: str, *words: str) -> dict[str, Any]:
         return self.program(
