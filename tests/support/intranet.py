@@ -64,9 +64,14 @@ class Intranet:
         *arguments: str,
         environment: Mapping[str, str] | None = None,
         timeout_seconds: int = 900,
+        inside: bool = False,
     ) -> Run:
-        """Run a playbook of the collection on the whole grid to its end, whatever that is."""
+        """Run a playbook of the collection on the whole grid to its end, whatever that is.
+
+        inside: on the lab's own side of the network, for a controller that talks to more of its hosts than SSH.
+        """
         command = ["ansible-playbook", "-i", str(LAB_HOSTS), "-i", str(self.inventory)]
+        command = self.lab.inside(*command) if inside else command
         surroundings = {**os.environ, "PYGRID_LAB": self.lab.name, "MOLECULE_PROJECT_DIRECTORY": str(CHECKOUT)}
         return run_playbook(
             [*command, str(CHECKOUT / "playbooks" / f"{playbook}.yml"), *arguments],

@@ -135,23 +135,35 @@ def test_database_passwords_are_renewed_and_no_job_is_lost(grid: Intranet, tmp_p
         grid.wait_ready(host, node)
 
 
-def test_a_worker_that_left_the_inventory_is_locked_out(grid: Intranet, tmp_path: Path) -> None:
-    """Its process still runs and still has its keys; the Domain does not let it in any more."""
+def test_a_worker_that_left_is_locked_out_and_another_may_reach_more(grid: Intranet, tmp_path: Path) -> None:
+    """bob's leaves the inventory: its process still runs and has its keys. alice's gets a network to talk to."""
     inventory: dict[str, Any] = yaml.safe_load(grid.inventory.read_text())
-    del inventory["pygrid"]["children"]["pygrid_worker"]["hosts"]["bob-w1"]
-    smaller = tmp_path / "grid.yml"
-    smaller.write_text(yaml.safe_dump(inventory))
+    workers = inventory["pygrid"]["children"]["pygrid_worker"]["hosts"]
+    del workers["bob-w1"]
+    workers["alice-w1"]["pygrid_worker_egress"] = [f"{grid.address('client')}/32"]
+    other = tmp_path / "grid.yml"
+    other.write_text(yaml.safe_dump(inventory))
+    roles = "runuser -u postgres -- psql -Atc \"select rolname from pg_roles where rolname like 'pygrid_%'\""
+
+    def reaches(host: str, port: int) -> bool:
+        probe = f"timeout 5 bash -c 'exec 3<>/dev/tcp/{grid.address(host)}/{port}'"
+        return grid.run("workers", probe, account="pygrid-alice-w1").succeeded
+
     assert connected(grid, "bob") == ["bob-w1"]
+    assert not reaches("client", 22)
     try:
-        type(grid)(grid.lab.name, smaller, grid.pki).must_play("deploy")
+        type(grid)(grid.lab.name, other, grid.pki).must_play("deploy")
         grid.must("workers", "systemctl is-active pygrid-worker@bob-w1")
-        assert "workers allowed on the queue: none" in grid.must(
-            "bob", "journalctl -q -o cat -n 200 -u pygrid-domain@bob"
-        )
+        log = grid.must("bob", "journalctl -q -o cat -n 200 -u pygrid-domain@bob")
+        assert "workers allowed on the queue: none" in log
         grid.eventually(lambda: connected(grid, "bob") == [])
+        assert "pygrid_bob_w1" not in grid.must("alice", roles).splitlines()
+        assert reaches("client", 22)
+        assert not reaches("bob", 443)
     finally:
         grid.must_play("deploy")
     grid.eventually(lambda: connected(grid, "bob") == ["bob-w1"])
+    assert not reaches("client", 22)
 
 
 def test_only_those_with_a_certificate_reach_the_network(grid: Intranet) -> None:
