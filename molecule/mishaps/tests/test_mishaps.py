@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from subprocess import TimeoutExpired
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -147,12 +148,15 @@ def test_all_hosts_lose_power(grid: Intranet, watch: Watch) -> None:
 
 
 def test_disk_is_full(grid: Intranet, watch: Watch) -> None:
-    grid.lab.machine("alice").free_space(1)
-    with pytest.raises(AssertionError):
-        grid.client("seed", grid.url("alice"), watch.owner["alice"])
-    log = grid.must("alice", "journalctl -q -o cat -n 300")
-    assert re.search(r"No space left on device|could not (write|extend)", log)
-    grid.lab.machine("alice").free_space(None)
+    disk = grid.lab.machine("alice")
+    disk.free_space(1)
+    try:
+        with pytest.raises((AssertionError, TimeoutExpired)):
+            grid.client("seed", grid.url("alice"), watch.owner["alice"])
+        log = grid.must("alice", "journalctl -q -o cat -n 300")
+    finally:
+        disk.free_space(None)
+    assert re.search(r"No space left on device|could not (write|extend)", log), log
     watch.hurt()
     watch.whole(
         "disk of alice's host full while a dataset is uploaded", "the upload failed and said so; nothing half stored"
