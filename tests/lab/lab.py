@@ -174,13 +174,14 @@ class Lab:
             if time.monotonic() > deadline:
                 raise LabError(f"no SSH on {host.name} within {seconds:.0f} s; see {console}")
             time.sleep(0.05)
-        command = self.ssh_command(host.name, "systemctl is-system-running --wait", shared=False)
-        told = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=seconds, stdin=subprocess.DEVNULL
-        )
-        if told.stdout.strip() not in BOOTED:
-            said = told.stdout.strip() or told.stderr.strip()
-            raise LabError(f"{host.name} does not finish its boot: {said}; see {console}")
+        # Not with --wait: that sometimes misses the moment and waits for ever.
+        booted = f'case "$(systemctl is-system-running)" in {"|".join(BOOTED)}) ;; *) false ;; esac'
+        ask = f"until {booted}; do sleep 0.1; done 2>/dev/null"
+        command = self.ssh_command(host.name, ask, shared=False)
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=seconds, stdin=subprocess.DEVNULL)
+        except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
+            raise LabError(f"{host.name} does not finish its boot: {error}; see {console}") from error
 
     def answers(self, host: Host) -> bool:
         """Whether an SSH server greets."""

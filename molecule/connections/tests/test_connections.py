@@ -33,6 +33,9 @@ class Controller:
         self.home = home
         self.agent = agent
         (home / ".ssh").mkdir(parents=True, mode=0o700)
+        # OpenSSH asks the list of accounts where somebody's home is, not HOME. A jump host gets this file too.
+        lines = ["Host *", f"    UserKnownHostsFile {home}/.ssh/known_hosts", "    GlobalKnownHostsFile /dev/null", ""]
+        (home / ".ssh" / "config").write_text("\n".join(lines))
         self.trust((LAB.folder / "known_hosts").read_text())
 
     def trust(self, known_hosts: str) -> None:
@@ -74,6 +77,7 @@ class Controller:
             "ANSIBLE_HOME": str(self.home / ".ansible"),
             # Else a connection of the test before would be used on.
             "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self.home / "cp"),
+            "ANSIBLE_SSH_EXTRA_ARGS": f"-F {self.home}/.ssh/config",
             "SSH_AUTH_SOCK": "",
             **environment,
         }

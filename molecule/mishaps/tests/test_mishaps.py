@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from subprocess import TimeoutExpired
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -151,30 +151,31 @@ def test_disk_is_full(grid: Intranet, watch: Watch) -> None:
     disk = grid.lab.machine("alice")
     disk.free_space(1)
     try:
-        with pytest.raises((AssertionError, TimeoutExpired)):
+        with pytest.raises(AssertionError, match="cannot write blob .*No space left on device"):
             grid.client("seed", grid.url("alice"), watch.owner["alice"])
-        log = grid.must("alice", "journalctl -q -o cat -n 300")
     finally:
         disk.free_space(None)
-    assert re.search(r"No space left on device|could not (write|extend)", log), log
     watch.hurt()
     watch.whole(
-        "disk of alice's host full while a dataset is uploaded", "the upload failed and said so; nothing half stored"
+        "disk of alice's host full while a dataset is uploaded",
+        "the upload fails and says so to the owner; nothing is half stored",
     )
 
 
-def test_clock_is_wrong(grid: Intranet, watch: Watch) -> None:
+def test_clock_is_wrong(grid: Intranet, watch: Watch, tmp_path: Path) -> None:
+    report = tmp_path / "preflight.json"
     grid.lab.machine("bob").set_clock(600)
     try:
-        run = grid.play("preflight")
+        run = grid.play("preflight", "-e", f"pygrid_preflight_file={report}")
     finally:
         grid.lab.machine("bob").set_clock(0)
     assert run.returncode != 0
-    [line] = [line for line in run.output.splitlines() if "clock" in line]
-    assert "bob" in line
+    wrong = [machine for machine in json.loads(report.read_text())["machines"] if "clock" in str(machine["problems"])]
+    assert [machine["nodes"] for machine in wrong] == [["bob"]]
     watch.hurt()
     grid.must_play("preflight")
-    watch.whole("clock of bob's host 10 minutes ahead", f"preflight, before anything is changed: `{line.strip()}`")
+    said = wrong[0]["problems"][0]
+    watch.whole("clock of bob's host 10 minutes ahead", f"preflight, before anything is changed: {said}")
 
 
 def with_another_worker(grid: Intranet, folder: Path) -> Intranet:
@@ -204,11 +205,11 @@ def test_disk_fills_up_while_a_release_is_staged(grid: Intranet, watch: Watch, t
         disk.free_space(20)
         failed = running.result()
     assert failed.returncode != 0
-    [said] = sorted(set(re.findall(r"[^\n]*(?:No space left|free some space)[^\n]*", failed.output)))[:1]
-    assert "free some space" in failed.output, said
+    said = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", failed.output).split())
+    [reason] = set(re.findall(r"alice-w2: cannot[^;]*No space left on device[^;]*; free some space", said))
     disk.free_space(None)
     watch.hurt()
     larger.must_play("deploy")
     grid.wait_ready("client", "alice-w2")
     assert grid.must("client", "ls -A /opt/pygrid/releases | grep -c staging || true") == "0"
-    watch.whole("disk full while a release is staged; deployed again with room", f"`{said.strip()[:200]}`")
+    watch.whole("disk full while a release is staged; deployed again with room", f"`{reason[:200]} ...`")
