@@ -151,7 +151,7 @@ def test_disk_is_full(grid: Intranet, watch: Watch) -> None:
     disk = grid.lab.machine("alice")
     disk.free_space(1)
     try:
-        with pytest.raises(AssertionError, match="cannot write blob .*No space left on device"):
+        with pytest.raises(AssertionError, match=r"cannot write blob .*No space left on device"):
             grid.client("seed", grid.url("alice"), watch.owner["alice"])
     finally:
         disk.free_space(None)
