@@ -21,6 +21,14 @@ RELEASE_FILES = 40_000
 # So that a new node can start and write its first rows; data sets come on top.
 DATA_MB = 500
 DATA_FILES = 1000
+# What Ansible says -> what helps.
+REMEDIES = {
+    "sudo password": "give ansible_become_password (in Vault), or run with --ask-become-pass",
+    "host key (verification failed|mismatch)": (
+        "compare the host's key (ssh-keygen -l) with what its owner says, then put it into known_hosts"
+    ),
+    "stdin is not interactive": "nobody knows its host key yet: compare it, and put it into known_hosts",
+}
 SYSTEM_DATA = "/var/lib/pygrid"
 SYSTEM_CACHE = "/var/cache/pygrid"
 
@@ -257,9 +265,8 @@ def _judge(
 def _reason(message: Any) -> str:
     """Why a task failed, in one line and without what Ansible puts in front."""
     text = re.sub(r"^((Task|Module|Action) failed: )+", "", " ".join(str(message).split()))
-    if "sudo password" in text:
-        return f"{text}; give ansible_become_password (in Vault), or run with --ask-become-pass"
-    return text
+    remedies = (remedy for pattern, remedy in REMEDIES.items() if re.search(pattern, text, re.IGNORECASE))
+    return "; ".join([text, *remedies])
 
 
 def _text(machines: Iterable[Mapping[str, Any]], problems: int, warnings: int) -> Iterator[str]:
