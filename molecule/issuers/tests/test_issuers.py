@@ -28,7 +28,8 @@ class Controller:
 
     def play(self, playbook: str, *arguments: str) -> Run:
         trust = {"SSL_CERT_FILE": str(self.folder / "acme-server.pem")}
-        return self.grid.play(playbook, *arguments, environment=trust, inside=True)
+        server = ("-e", f"pygrid_acme_directory=https://{self.grid.address('acme')}:14000/dir")
+        return self.grid.play(playbook, *server, *arguments, environment=trust, inside=True)
 
     def must_play(self, playbook: str, *arguments: str) -> Run:
         run = self.play(playbook, *arguments)
