@@ -70,7 +70,8 @@ def own_certificate(folder: Path, address: str) -> None:
 
 def shown(grid: Intranet, name: str, address: str, what: str) -> str:
     """A field of the certificate that a node shows."""
-    ask = f"openssl s_client -connect {address}:443 -servername {name} </dev/null 2>/dev/null"
+    server_name = f"-servername {name}" if name else "-noservername"
+    ask = f"openssl s_client -connect {address}:443 {server_name} </dev/null 2>/dev/null"
     return grid.must("acme", f"{ask} | openssl x509 -noout -{what}")
 
 
