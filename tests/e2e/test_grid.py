@@ -129,6 +129,7 @@ def test_passwords_are_shown_only_when_asked_for(grid: LocalGrid) -> None:
     assert password in shown.output
 
 
+@pytest.mark.thorough
 def test_killed_processes_come_back_with_their_data_and_jobs(grid: LocalGrid) -> None:
     """kill -9 of every node process, with a job running and another queued; then of everything at once, then deploy."""
     grid.client("seed", "alice")

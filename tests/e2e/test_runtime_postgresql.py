@@ -20,7 +20,10 @@ import pytest
 from support.postgresql import PASSWORD, Postgresql, binaries
 from support.runtime import Client, Node, make_domain, make_worker, runtime_environment, syft_python, wait_for
 
-pytestmark = pytest.mark.skipif(binaries() is None, reason="no PostgreSQL server is installed here")
+pytestmark = [
+    pytest.mark.skipif(binaries() is None, reason="no PostgreSQL server is installed here"),
+    pytest.mark.thorough,
+]
 
 DOMAIN_CONNECTIONS, WORKER_CONNECTIONS, PROCESSES = 20, 10, 3
 # Takes the worker down with it: the job's parent is the launcher, whose parent is the worker.
