@@ -22,11 +22,10 @@ from typing import Any
 import pytest
 from support.runtime import Node, make_domain, make_worker, runtime_environment, syft_python, wait_for
 
+pytestmark = pytest.mark.thorough
 # Passes descriptor 3 as systemd does, and lets the test hang the main thread for good by SIGUSR1.
 LAUNCHER = """
 import os, runpy, signal, sys, time
-
-pytestmark = pytest.mark.thorough
 descriptor = int(sys.argv.pop(1))
 if descriptor >= 0:
     os.dup2(descriptor, 3)
