@@ -41,7 +41,12 @@ def run_playbook(
     process = subprocess.run(
         command,
         cwd=folder,
-        env={**(os.environ if environment is None else environment), "ANSIBLE_NOCOLOR": "1"},
+        # molecule asks for colours at a terminal, in which the recap would not be found.
+        env={
+            **(os.environ if environment is None else environment),
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_FORCE_COLOR": "0",
+        },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -35,5 +35,7 @@ def test_with_data_nothing_is_left(hospital: Hospital) -> None:
     assert hospital.must("getent passwd | grep -c ^pygrid || true") == "0"
     assert hospital.must("nft list tables | grep -c pygrid || true") == "0"
     assert hospital.must("systemctl list-unit-files --no-legend 'pygrid*' || true") == ""
-    databases = "runuser -u postgres -- psql -At -c \"select datname from pg_database where datname like 'pygrid%'\""
-    assert hospital.must(f"! systemctl is-active -q postgresql || {databases}") == ""
+    databases = (
+        "cd / && runuser -u postgres -- psql -At -c \"select datname from pg_database where datname like 'pygrid%'\""
+    )
+    assert hospital.must(f"! systemctl is-active -q postgresql || ({databases})") == ""
