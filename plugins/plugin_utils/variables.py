@@ -18,6 +18,10 @@ ROLES = Path(__file__).resolve().parents[2] / "roles"
 VALIDATED = ("type", "choices", "elements", "required", "options")
 
 
+# What every host of scope system has. They are included without a check of their own, which would cost a task each.
+HOST_ROLES = ("certificates", "database", "ingress", "firewall")
+
+
 @cache
 def role_options(role: str, entry_point: str = "main") -> dict[str, dict[str, Any]]:
     """Options of one entry point of a role, by name."""
@@ -47,13 +51,14 @@ def unknown_variable(name: str) -> str | None:
 
 
 def validate(kind: str, given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Check ``given`` against the options of the role of this kind and of the shared role.
+    """Check ``given`` against the options of the role of this kind and of the roles that all kinds share.
 
     Returns the values with their defaults and in their types, and a sentence for each one that is wrong.
     """
     values: dict[str, Any] = {}
     problems: list[str] = []
-    for name, option in {**role_options("node"), **role_options(kind)}.items():
+    options = {name: option for role in ("node", kind, *HOST_ROLES) for name, option in role_options(role).items()}
+    for name, option in options.items():
         if name not in given:
             if option.get("required"):
                 problems.append(f"{name} is missing; it is needed for a {kind}: {_text(option['description'])}")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from ansible_collections.openmined.pygrid.plugins.filter.grid import host_leaders
 from ansible_collections.openmined.pygrid.plugins.module_utils.accounts import LONGEST, account_name
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid import Grid, build_grid, build_node
@@ -137,6 +139,16 @@ def test_a_port_that_data_scientists_cannot_use_is_said() -> None:
     [(host, said)] = find_warnings(intranet(bob={"pygrid_https_port": 8443}))
     assert host == "bob"
     assert "port 443 for every https URL" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("pygrid_tls_source", "acm"), ("pygrid_firewall", "maybe"), ("pygrid_ingress_connections", "many"),
+     ("pygrid_database_spare_connections", "a few"), ("pygrid_certificates_valid_days", [])],
+)  # fmt: skip
+def test_variables_of_what_a_host_has_are_checked_before_anything_is_done(name: str, value: Any) -> None:
+    _values, (problem,) = validate("domain", {"pygrid_scope": "system", name: value})
+    assert problem.startswith(f"{name} is {value!r}: ")
 
 
 def test_who_shows_a_certificate_to_the_network() -> None:
