@@ -10,13 +10,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid import is_loopback_name
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid import SCHEME_PORTS, is_loopback_name
 
 # The same word as in the variables: no limit on where a connection comes from.
 EVERYONE = ("0.0.0.0/0", "::/0")
 ROOT = "root"
 INGRESS_ACCOUNT = "pygrid-ingress"
-SCHEME_PORTS = {"http": 80, "https": 443}
 
 Grid = Mapping[str, Any]
 Node = Mapping[str, Any]

@@ -17,6 +17,7 @@ KINDS = ("network", "domain", "worker")
 # A Network or a Domain closes its connections and writes its last rows.
 STOP_SECONDS = 30
 LOOPBACK = "127.0.0.1"
+SCHEME_PORTS = {"http": 80, "https": 443}
 # Location of nodes that are reached without SSH.
 THIS_MACHINE = "this machine"
 # Connections to PostgreSQL: a Domain answers with up to 40 threads, and each job holds a few of its own.
@@ -326,8 +327,7 @@ def database_name(node: str) -> str:
 
 def plain_url(url: str) -> str:
     """The URL of a node as nodes themselves say it: without a slash at its end and the port that its scheme implies."""
-    implied = {"http": ":80", "https": ":443"}.get(url.partition("://")[0], " ")
-    return url.rstrip("/").removesuffix(implied)
+    return url.rstrip("/").removesuffix(f":{SCHEME_PORTS.get(urlsplit(url).scheme)}")
 
 
 def is_loopback(url: str) -> bool:

@@ -28,8 +28,8 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(CHECKOUT / "tests"), str(CHECKOUT / "collections")]
 
-from support.faults import environment  # noqa: E402 - the path is known only now
-from support.grid import LocalGrid  # noqa: E402
+from support.grid import LocalGrid  # noqa: E402 - the path is known only now
+from support.playbook import killing  # noqa: E402
 
 UV = CHECKOUT / ".tools" / "deploy" / "bin" / "uv"
 RUNTIME = CHECKOUT / "roles" / "node" / "files" / "pygrid_node"
@@ -68,7 +68,7 @@ def measure(folder: Path, pairs: int, noops: int) -> None:
             say(f"pair {number} of {pairs}: first deploy")
             record = folder / "record"
             record.unlink(missing_ok=True)
-            run = grid.play("deploy", environment=environment(record, 0))
+            run = grid.play("deploy", environment=killing(record, 0))
             assert run.returncode == 0, run.output
             firsts.append(run.seconds)
             steps.append(durations(record))
@@ -76,7 +76,7 @@ def measure(folder: Path, pairs: int, noops: int) -> None:
         idle = []
         for _number in range(noops):
             record.unlink(missing_ok=True)
-            run = grid.play("deploy", environment=environment(record, 0))
+            run = grid.play("deploy", environment=killing(record, 0))
             assert run.returncode == 0, run.output
             assert run.changed == 0, run.output
             idle.append(run.seconds)

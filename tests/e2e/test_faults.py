@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.faults import differences, environment, killed_deploy, moments
+from support.faults import differences, killed_deploy, moments
 from support.grid import LocalGrid
+from support.playbook import killing
 
 
 def test_deploy_killed_again_and_again_gets_there(tmp_path: Path) -> None:
@@ -23,7 +24,7 @@ def test_deploy_killed_again_and_again_gets_there(tmp_path: Path) -> None:
                 killed.append(killed_deploy(grid, moment, record))
             except AssertionError:
                 break
-        final = grid.play("deploy", environment=environment(record, 0))
+        final = grid.play("deploy", environment=killing(record, 0))
         assert final.returncode == 0, final.output
         assert len(killed) >= 8, killed
         assert len(moments(record)) > 10

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from support.grid import CHECKOUT, LocalGrid
-
-CALLBACKS = Path(__file__).resolve().parent / "callbacks"
+from support.playbook import killing
 
 
 @dataclass(frozen=True)
@@ -26,15 +25,6 @@ class Kill:
     what: str
     again_seconds: float
     problems: tuple[str, ...]
-
-
-def environment(record: Path, kill_at: int) -> dict[str, str]:
-    return {
-        "ANSIBLE_CALLBACK_PLUGINS": str(CALLBACKS),
-        "ANSIBLE_CALLBACKS_ENABLED": "kill_at",
-        "KILL_RECORD": str(record),
-        "KILL_AT": str(kill_at),
-    }
 
 
 def moments(record: Path) -> list[str]:
@@ -50,7 +40,7 @@ def killed_deploy(grid: LocalGrid, moment: int, record: Path) -> str:
     process = subprocess.Popen(
         grid.command("deploy"),
         cwd=CHECKOUT,
-        env={**os.environ, **environment(record, moment)},
+        env={**os.environ, **killing(record, moment)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -71,7 +61,7 @@ def timed_kill(grid: LocalGrid, seconds: float, record: Path) -> str:
     process = subprocess.Popen(
         grid.command("deploy"),
         cwd=CHECKOUT,
-        env={**os.environ, **environment(record, 0)},
+        env={**os.environ, **killing(record, 0)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -56,3 +56,13 @@ def run_playbook(
         start_new_session=True,  # tests of faults kill the whole group
     )
     return Run(process.returncode, process.stdout, time.monotonic() - started)
+
+
+def killing(record: Path, moment: int | str) -> dict[str, str]:
+    """Variables with which a run is killed at a moment, as callbacks/kill_at.py counts or names it; 0: counts only."""
+    return {
+        "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).resolve().parent / "callbacks"),
+        "ANSIBLE_CALLBACKS_ENABLED": "kill_at",
+        "KILL_RECORD": str(record),
+        "KILL_AT": str(moment),
+    }

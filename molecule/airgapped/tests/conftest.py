@@ -12,7 +12,6 @@ import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +20,7 @@ sys.path.insert(0, os.environ["MOLECULE_PROJECT_DIRECTORY"])
 
 from tests.support import intranet
 from tests.support.intranet import CHECKOUT, Intranet
-from tests.support.playbook import Run
+from tests.support.playbook import Run, killing
 
 grid = intranet.grid
 
@@ -102,15 +101,6 @@ def hospital(grid: Intranet, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         hospital.output += run.output
     hospital.must("touch /run/watch/stop; sleep 1")
     return hospital
-
-
-def killing(record: Path, moment: str) -> dict[str, str]:
-    return {
-        "ANSIBLE_CALLBACK_PLUGINS": str(CHECKOUT / "tests" / "support" / "callbacks"),
-        "ANSIBLE_CALLBACKS_ENABLED": "kill_at",
-        "KILL_RECORD": str(record),
-        "KILL_AT": moment,
-    }
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,9 @@ import pytest
 CHECKOUT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 sys.path.insert(0, str(CHECKOUT / "tests"))
 
-from support.faults import Kill, environment, moments, try_kill  # noqa: E402 - the path is known only now
+from support.faults import Kill, moments, try_kill  # noqa: E402 - the path is known only now
 from support.grid import LocalGrid  # noqa: E402
+from support.playbook import killing  # noqa: E402
 
 HEADER = """\
 # Killed deploys
@@ -35,7 +36,7 @@ def test_every_moment_of_a_first_deploy(tmp_path: Path) -> None:
     record = tmp_path / "moments"
     grid = LocalGrid(tmp_path / "g", first_port=17400)
     try:
-        whole = grid.play("deploy", environment=environment(record, 0))
+        whole = grid.play("deploy", environment=killing(record, 0))
         assert whole.returncode == 0, whole.output
         release = grid.ready("net")["release"]
         kills: list[int | float] = [*telling(moments(record))]

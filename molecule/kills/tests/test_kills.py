@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.playbook import killing
+
 if TYPE_CHECKING:
     from tests.support.intranet import Intranet
 
@@ -34,16 +36,10 @@ one more run.
 
 def sweep(grid: Intranet, record: Path, *arguments: str) -> list[str]:
     """Deploy, killed at every new task; returns at which. Identities must never change."""
-    environment = {
-        "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).resolve().parents[3] / "tests" / "support" / "callbacks"),
-        "ANSIBLE_CALLBACKS_ENABLED": "kill_at",
-        "KILL_RECORD": str(record),
-        "KILL_AT": "new",
-    }
     killed: list[str] = []
     known: dict[str, str] = {}
     while len(killed) < MOST:
-        run = grid.play("deploy", *NO_BUNDLE, *arguments, environment=environment)
+        run = grid.play("deploy", *NO_BUNDLE, *arguments, environment=killing(record, "new"))
         now = identities(grid)
         assert known.items() <= now.items(), f"an identity changed after {killed[-1:]}"
         known = now
