@@ -19,13 +19,12 @@ import pytest
 sys.path.insert(0, os.environ["MOLECULE_PROJECT_DIRECTORY"])
 
 from tests.support import intranet
+from tests.support.hospital import HOST, name_urls
 from tests.support.intranet import CHECKOUT, Intranet
 from tests.support.playbook import Run, killing
 
 grid = intranet.grid
 
-HOST = "hospital"
-NAMES = ("net", "alice", "bob")
 #: All that anybody could see of processes, and what all accounts could read in temporary files (not in large ones,
 #: the parcels of the bundle).
 WATCH = r"""
@@ -82,9 +81,7 @@ class Hospital:
 def hospital(grid: Intranet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
     """A bundle is made, the host loses the internet, and then the grid is deployed: watched, killed again and again."""
     hospital = Hospital(grid)
-    address = grid.address(HOST)
-    lines = "".join(f"{address} {name}.hospital.example\n" for name in NAMES)
-    hospital.must("cat >> /etc/hosts", text=lines)
+    name_urls(grid)
     grid.must_play("bundle", timeout_seconds=900)
     grid.lab.set_offline([HOST], True)
     hospital.must(WATCH)

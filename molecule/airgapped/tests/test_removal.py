@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.support.hospital import NODES
+
 if TYPE_CHECKING:
     from .conftest import Hospital
-
-NODES = ("net", "alice", "bob", "alice-w1", "bob-w1")
 
 
 def test_without_data_the_same_nodes_come_back(hospital: Hospital) -> None:

@@ -11,10 +11,11 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from tests.support.hospital import NODES
+
 if TYPE_CHECKING:
     from .conftest import Hospital
 
-NODES = ("net", "alice", "bob", "alice-w1", "bob-w1")
 SECRET_FIELDS = ("root_password", "private_key", "queue_secret_key")
 KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----\n(.*?)-----END", re.DOTALL)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.hospital import HOST, assert_whole, name_urls
 from tests.support.playbook import killing
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(0)
 
-HOST = "hospital"
-NODES = ("net", "alice", "bob", "alice-w1", "bob-w1")
 NO_BUNDLE = ("-e", "pygrid_bundle=")
 MOST = 300
 HEADER = """\
@@ -56,28 +55,15 @@ def identities(grid: Intranet) -> dict[str, str]:
     return {line.split("/")[-2]: line.split()[0] for line in sums}
 
 
-def assert_whole(grid: Intranet) -> None:
-    for node in NODES:
-        grid.wait_ready(HOST, node, 30)
-    peers = {peer["name"]: peer["status"] for peer in grid.status(HOST, "net")["peers"]}
-    assert peers == {"alice": "ACTIVE", "bob": "ACTIVE"}
-    assert grid.must(HOST, "ls -A /opt/pygrid/releases | grep -vc '^0.9.5-' || true") == "0"
-    assert grid.must(HOST, "ls /opt/pygrid/releases | wc -l") == "1"
-    assert grid.must(HOST, "find /etc/pygrid -name '*.draft' -o -name '*.new'") == ""
-    assert grid.must(HOST, "systemctl --failed --no-legend --plain") == ""
-
-
 def test_every_task_of_a_first_deploy_and_of_a_change(grid: Intranet, checkout: Path, tmp_path: Path) -> None:
-    address = grid.address(HOST)
-    lines = "".join(f"{address} {name}.hospital.example\n" for name in ("net", "alice", "bob"))
-    grid.must(HOST, "cat >> /etc/hosts", text=lines)
+    name_urls(grid)
     started = time.monotonic()
     first = sweep(grid, tmp_path / "first")
-    assert_whole(grid)
+    assert_whole(grid, 30)
     assert grid.must_play("deploy", *NO_BUNDLE).changed == 0
     change = ("-e", "pygrid_log_level=DEBUG", "-e", "pygrid_network_client_certificates=true")
     second = sweep(grid, tmp_path / "second", *change)
-    assert_whole(grid)
+    assert_whole(grid, 30)
     assert grid.must_play("deploy", *NO_BUNDLE, *change).changed == 0
     minutes = (time.monotonic() - started) / 60
     assert len(first) > 60
