@@ -137,7 +137,7 @@ def acme_thumbprint(key: str) -> str:
 
 
 def _checks() -> ModuleType:
-    """What reads certificates, loaded only by the few tasks that need it: each task loads its filters anew."""
+    """What reads certificates. Loaded only by the few tasks that need it, since cryptography is slow to load."""
     from ansible_collections.openmined.pygrid.plugins.plugin_utils import certificate_checks
 
     if not certificate_checks.HAS_CRYPTOGRAPHY:
