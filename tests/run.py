@@ -190,16 +190,11 @@ def pip_settings() -> dict[str, str]:
     return found
 
 
-def e2e(run: Runner, *selection: str) -> None:
+def e2e(run: Runner) -> None:
     """What the user was promised, with real nodes and real clients."""
     install_servers(run.step)
     if syft_environment(run):
-        run.step("e2e", sys.executable, "-m", "pytest", "-rs", "--durations=12", *selection, "tests/e2e")
-
-
-def e2e_sample(run: Runner) -> None:
-    """Like e2e, without what molecule scenarios try again on servers."""
-    e2e(run, "-m", "not thorough")
+        run.step("e2e", sys.executable, "-m", "pytest", "-rs", "--durations=12", "tests/e2e")
 
 
 def syft_environment(run: Runner) -> bool:
@@ -242,7 +237,7 @@ PARTS: dict[str, Callable[[Runner], None]] = {
 
 
 #: Side by side, when everything is run.
-LANES = ((lint, unit, sanity, e2e_sample), (molecule,))
+LANES = ((lint, unit, sanity, e2e), (molecule,))
 
 
 def environment() -> dict[str, str]:
@@ -287,7 +282,8 @@ def main() -> None:
 
 
 def everything(run: Runner) -> None:
-    """Run all parts in two lanes, after what both of them need was installed."""
+    """Run all parts in two lanes, after what both of them need was installed; without what other tests stand for."""
+    run.environment["PYTEST_ADDOPTS"] = '-m "not thorough"'
     install_servers(run.step)
     prepare(run.step, set().union(*(images(CHECKOUT / "molecule" / name) for name in scenarios())))
     syft_environment(run)

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from support.grid import CHECKOUT, LocalGrid, Run
 
-pytestmark = pytest.mark.timeout(900)
+#: The README's own test runs the demo, in `make test` too.
+pytestmark = [pytest.mark.timeout(900), pytest.mark.thorough]
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -49,7 +50,6 @@ def program(
     )
 
 
-@pytest.mark.thorough
 def test_a_job_that_takes_too_long_is_named(grid: LocalGrid, tmp_path: Path) -> None:
     """First of all tests: what it leaves behind must not matter to the next ones."""
     run = program(grid, tmp_path, "--job-timeout-seconds", "0.1")
@@ -80,7 +80,6 @@ def test_demo_ends_well_and_can_be_run_again(grid: LocalGrid, tmp_path: Path) ->
     assert set(grid.processes()) == before
 
 
-@pytest.mark.thorough
 def test_nothing_of_a_run_stays_open(grid: LocalGrid, tmp_path: Path) -> None:
     """Accounts and approvals are taken back, whether the run ended well or not."""
     work = tmp_path / "client"
@@ -107,7 +106,6 @@ print(json.dumps({
     assert left["approved"] == []
 
 
-@pytest.mark.thorough
 def test_another_accuracy_is_a_failure(grid: LocalGrid, tmp_path: Path) -> None:
     run = program(grid, tmp_path, "--rounds", "1", "--tolerance-points", "0")
     assert run.returncode == 1
@@ -115,7 +113,6 @@ def test_another_accuracy_is_a_failure(grid: LocalGrid, tmp_path: Path) -> None:
     assert run.stderr.count("\n") == 1
 
 
-@pytest.mark.thorough
 def test_a_job_that_fails_is_named(grid: LocalGrid, tmp_path: Path) -> None:
     copy = tmp_path / "examples"
     shutil.copytree(CHECKOUT / "examples", copy, ignore=shutil.ignore_patterns("__pycache__"))

@@ -13,6 +13,7 @@ from support.grid import LocalGrid
 from support.playbook import killing
 
 
+@pytest.mark.thorough
 def test_deploy_killed_again_and_again_gets_there(tmp_path: Path) -> None:
     """One first deploy, killed at every fifth moment of what is left of it, each time a little further on."""
     grid = LocalGrid(tmp_path / "g", first_port=17300)

@@ -184,6 +184,7 @@ def test_what_was_damaged_by_hand_is_mended(grid: LocalGrid) -> None:
     assert grid.deploy().changed == 0
 
 
+@pytest.mark.thorough
 def test_kept_data_brings_the_same_nodes_back(grid: LocalGrid) -> None:
     identities = {name: grid.identity(name) for name in NODES}
     before = grid.client("fingerprint", "alice")

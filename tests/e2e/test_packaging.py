@@ -148,6 +148,7 @@ SECRETS = {
 }
 
 
+@pytest.mark.thorough
 def test_the_installed_collection_deploys_with_own_secrets(installed: Path, tmp_path: Path) -> None:
     """A real grid from the archive; identity and password come from outside and stay out of the most verbose output."""
     surroundings = clean_environment(tmp_path, Path(sys.executable).parent, installed)
@@ -204,6 +205,7 @@ OWN_PLAYS = """
 """
 
 
+@pytest.mark.thorough
 def test_roles_in_plays_of_ones_own(tmp_path: Path) -> None:
     """The roles by their names bring up the same grid as deploy.yml, and find nothing to do afterwards."""
     grid = LocalGrid(tmp_path / "g", 17620)

@@ -261,6 +261,7 @@ def test_bad_input_is_refused_before_anything_changes(empty_host: Host, argument
     assert not empty_host.home.exists()
 
 
+@pytest.mark.thorough
 def test_extra_packages_are_another_release_and_pruning_spares_what_is_used(
     host: Host, staged: list[dict[str, Any]]
 ) -> None:

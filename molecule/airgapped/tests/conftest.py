@@ -38,9 +38,7 @@ done' > log 2>&1 &
 #: Where runs of the first deploy are killed, one after the other.
 KILLS = (
     "end of: openmined.pygrid.node : Stage release",
-    "start of: openmined.pygrid.certificates : Put the certificates in place",
     "start of: openmined.pygrid.database : Set the verifiers of passwords",
-    "start of: openmined.pygrid.node : Wait until the node is ready",
 )
 
 

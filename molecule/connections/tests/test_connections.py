@@ -190,6 +190,7 @@ def test_jump_host(controller: Controller, hidden: dict[str, Any]) -> None:
     controller.ready({}, of_vault=hidden, SSH_AUTH_SOCK=controller.agent)
 
 
+@pytest.mark.thorough
 def test_deploy_behind_a_jump_host_with_a_password_for_sudo(controller: Controller, hidden: dict[str, Any]) -> None:
     """PostgreSQL is told as its own account, files go through copy and template, everything by sudo with a password."""
     hidden["ansible_user"] = "careful"

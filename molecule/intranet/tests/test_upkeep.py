@@ -102,6 +102,7 @@ def test_certificates_are_renewed_while_everybody_is_served(grid: Intranet) -> N
     assert grid.must_play("certificates").changed == 0
 
 
+@pytest.mark.thorough
 def test_a_new_grid_ca_locks_nobody_out(grid: Intranet, tmp_path: Path) -> None:
     former, pids = grid.authority.read_text(), main_pids(grid)
     with visitors(grid, OLD_FILE):
@@ -166,6 +167,7 @@ def test_a_worker_that_left_is_locked_out_and_another_may_reach_more(grid: Intra
     assert not reaches("client", 22)
 
 
+@pytest.mark.thorough
 def test_only_those_with_a_certificate_reach_the_network(grid: Intranet) -> None:
     """Mutual TLS towards the Network: Domains and people have a certificate, and a renewal restarts nobody."""
     url = f"{grid.url('net')}/api/v2/metadata"
