@@ -70,7 +70,12 @@ class ActionModule(ActionBase):
             except PygridError as error:
                 problems.append((host, str(error)))
                 continue
-            nodes[host] = build_node(host, kind, values, _location(host, hostvars[host]), source.summary())
+            try:
+                location = _location(host, hostvars[host])
+            except AnsibleError as error:
+                problems.append((host, f"ansible_host cannot be worked out from other hosts' variables: {error}"))
+                continue
+            nodes[host] = build_node(host, kind, values, location, source.summary())
             all_values[host] = values
         grid = build_grid(nodes, all_values)
         add_packages(grid)
