@@ -35,7 +35,7 @@ CAPABILITIES = {
     12: ("CAP_NET_ADMIN", "firewall rules cannot be made"),
     21: ("CAP_SYS_ADMIN", "services cannot be sandboxed"),
 }
-TESTED_SYSTEMS = {("debian", "12")}
+TESTED_SYSTEMS = {("debian", "11"), ("debian", "12"), ("debian", "13"), ("ubuntu", "22.04"), ("ubuntu", "24.04")}
 # Units of the collection itself and of the database that it runs.
 OWN_UNITS = re.compile(r"^(pygrid-|postgresql)")
 
