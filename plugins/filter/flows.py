@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.flows import firewall_rules, flows
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.preflight_problems import deploy_problems
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.preflight_report import (
     machine_needs,
     preflight_report,
@@ -30,4 +31,5 @@ class FilterModule:
             "machine_needs": machine_needs,
             "reachability_plan": reachability_plan,
             "preflight_report": preflight_report,
+            "deploy_problems": deploy_problems,
         }

@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.addresses import is_address
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.flows import Flow, firewall_rules, flows
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.preflight_problems import split_machines
 
 # Idle memory of a node is 320-400 MB (measured); so much more for each process that runs jobs.
 NODE_MB = 400
@@ -154,7 +155,8 @@ def _token(grid: Grid, flow: Flow, variables: Variables) -> str | None:
 
 def preflight_report(grid: Grid, variables: Variables) -> dict[str, Any]:
     """All that a preflight has found: ``machines``, the numbers of ``problems`` and ``warnings``, and the ``text``."""
-    machines = [_machine(grid, location, variables) for location in grid["hosts"]]
+    split = split_machines(grid, variables)
+    machines = [_machine(grid, location, variables, split) for location in grid["hosts"]]
     problems = sum(len(machine["problems"]) for machine in machines)
     warnings = sum(len(machine["warnings"]) for machine in machines)
     return {
@@ -165,11 +167,12 @@ def preflight_report(grid: Grid, variables: Variables) -> dict[str, Any]:
     }
 
 
-def _machine(grid: Grid, location: str, variables: Variables) -> dict[str, Any]:
+def _machine(grid: Grid, location: str, variables: Variables, split: Mapping[str, str]) -> dict[str, Any]:
     hosts = grid["hosts"][location]["nodes"]
     known = {grid["nodes"][host]["name"]: variables.get(host) or {} for host in hosts}
     states = {name: values.get("__node_state") or {} for name, values in known.items()}
     problems = _merge({name: _problems_of(values) for name, values in known.items()})
+    problems += [split[host] for host in hosts if host in split]
     warnings = _merge({name: state.get("host_warnings") or [] for name, state in states.items()})
     for serious, sentence in _visits(grid, location, variables):
         (problems if serious else warnings).append(sentence)

@@ -175,6 +175,17 @@ def test_a_host_that_nobody_knows_is_not_trusted(controller: Controller, connect
     assert len(re.findall(r"PROBLEM .*host key.*put it into known_hosts", run.output, re.IGNORECASE)) == 2
 
 
+def test_a_machine_that_goes_by_two_names_is_said(controller: Controller) -> None:
+    """Else what is done once for each machine would be done twice at the same time there."""
+    address = LAB.network.address(LAB.hosts["door"].number)
+    by_name = {"ansible_host": "door.example", "ansible_ssh_common_args": f"-o HostName={address}"}
+    run = controller.play("deploy", connection=KEY, of_vault=by_name)
+    assert run.returncode != 0
+    said = "alice: it is on the same machine as net, but its ansible_host is door.example"
+    assert said in " ".join(run.output.split())
+    assert run.changed == 0
+
+
 @pytest.fixture
 def hidden() -> Iterator[dict[str, Any]]:
     """Vault cannot be reached any more but through door; how that is said in an inventory."""

@@ -11,6 +11,7 @@ import pytest
 
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.flows import EVERYONE, Flow, firewall_rules, flows
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid import build_grid, build_node
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.preflight_problems import deploy_problems
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.preflight_report import (
     machine_needs,
     preflight_report,
@@ -320,6 +321,21 @@ def test_a_sentence_names_its_node_unless_all_have_it() -> None:
 
     variables = {"bob": found("no disk", "bad port"), "alice-w1": found("no disk"), "bob-w1": found("no disk")}
     assert preflight_report(build(), variables)["machines"][1]["problems"] == ["no disk", "bob: bad port"]
+
+
+def test_a_machine_with_two_names_is_a_problem() -> None:
+    """bob's Worker goes by the name of the machine, bob by its address."""
+    place, variables = TWO_MACHINES["bob-w1"], after_visits()
+    grid = build({**TWO_MACHINES, "bob-w1": (place[0], "second.example", place[2])})
+    for host, node in grid["nodes"].items():
+        machine = "one" if node["location"] == "10.0.0.1" else "two"
+        variables[host] = {"__node_state": {"node": {"host_id": machine}, "problems": []}}
+    said = "it is on the same machine as bob, but its ansible_host is second.example and that of bob 10.0.0.2"
+    (problem,) = deploy_problems(grid, variables, grid["nodes"])
+    assert problem.startswith(f"bob-w1: {said}; ")
+    reported = {one["machine"]: one["problems"] for one in preflight_report(grid, variables)["machines"]}
+    assert [text.split(";")[0] for text in reported["second.example"]] == [said]
+    assert deploy_problems(build(), variables, grid["nodes"]) == []
 
 
 def test_a_listener_that_waits_in_vain_is_ended() -> None:
