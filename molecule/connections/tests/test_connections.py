@@ -105,12 +105,14 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An SSH agent with the lab's key."""
     socket = str(tmp_path_factory.mktemp("agent") / "s")
     process = subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL)
-    while not Path(socket).exists():
-        assert process.poll() is None
-    subprocess.run(["ssh-add", "-q", str(LAB.key)], env={**os.environ, "SSH_AUTH_SOCK": socket}, check=True)
-    yield socket
-    process.terminate()
-    process.wait()
+    try:
+        while not Path(socket).exists():
+            assert process.poll() is None
+        subprocess.run(["ssh-add", "-q", str(LAB.key)], env={**os.environ, "SSH_AUTH_SOCK": socket}, check=True)
+        yield socket
+    finally:
+        process.terminate()
+        process.wait()
 
 
 KEY = {"ansible_ssh_private_key_file": str(LAB.key)}
