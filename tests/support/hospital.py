@@ -26,5 +26,5 @@ def assert_whole(grid: Intranet, seconds: float = 5) -> None:
     releases = grid.must(HOST, "ls -A /opt/pygrid/releases").splitlines()
     assert len(releases) == 1, releases
     assert releases[0].startswith("0.9.5-")
-    assert grid.must(HOST, "find /etc/pygrid /opt/pygrid -name '.*.draft' -o -name '*.new' -o -name '.staging*'") == ""
+    assert grid.must(HOST, "find /etc/pygrid /opt/pygrid -name '*.draft' -o -name '*.new' -o -name '.staging*'") == ""
     assert grid.must(HOST, "systemctl --failed --no-legend --plain") == ""

@@ -1,7 +1,7 @@
 # Copyright (c) OpenMined and contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Nodes on five kinds of system are one grid: each is confined as on Debian 12, and jobs cross from one to another."""
+"""Nodes on four kinds of system are one grid: each is confined as on Debian 12, and jobs cross from one to another."""
 
 from __future__ import annotations
 
