@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import time
@@ -133,6 +134,13 @@ class Intranet:
                 return
             assert time.monotonic() < end, f"{node} is not ready after {seconds:.0f} s: {answer.text[:500]}"
             time.sleep(1)
+
+    def exposure(self, host: str, unit: str) -> float:
+        """How systemd rates the sandbox of a unit: from 0 (closed) to 10 (open)."""
+        said = self.must(host, f"systemd-analyze security --no-pager {unit}")
+        rating = re.search(r"Overall exposure level for \S+: ([0-9.]+)", said)
+        assert rating, said[-300:]
+        return float(rating[1])
 
     def eventually(self, condition: Callable[[], bool], seconds: float = 60) -> None:
         """Wait until something is so."""

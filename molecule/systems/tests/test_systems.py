@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,10 +37,7 @@ def test_host_is_that_system(grid: Intranet, host: str) -> None:
 def test_node_is_ready_and_confined(grid: Intranet, node: str, kind: str, host: str) -> None:
     grid.wait_ready(host, node, 5)
     assert grid.must(host, f"systemctl is-enabled pygrid-{kind}@{node}") == "enabled"
-    said = grid.must(host, f"systemd-analyze security --no-pager pygrid-{kind}@{node}")
-    rating = re.search(r"Overall exposure level for \S+: ([0-9.]+)", said)
-    assert rating, said[-300:]
-    assert float(rating[1]) <= 2.0
+    assert grid.exposure(host, f"pygrid-{kind}@{node}") <= 2.0
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
