@@ -133,8 +133,8 @@ def test_network_is_cut_for_two_minutes_during_a_job(grid: Intranet, watch: Watc
 
 def test_host_is_rebooted(grid: Intranet, watch: Watch) -> None:
     job = watch.submit("alice", 15)
-    grid.lab.reboot(["alice"])
     watch.hurt()
+    grid.lab.reboot(["alice"])
     assert watch.result("alice", job, 180)["status"] == "completed"
     watch.whole("reboot of alice's host (Domain, PostgreSQL, ingress) during a job", "the job ended well")
 
@@ -142,8 +142,8 @@ def test_host_is_rebooted(grid: Intranet, watch: Watch) -> None:
 def test_all_hosts_lose_power(grid: Intranet, watch: Watch) -> None:
     hosts = ["net", "alice", "bob", "workers"]
     grid.lab.kill(hosts)
-    grid.lab.boot(hosts)
     watch.hurt()
+    grid.lab.boot(hosts)
     watch.whole("power cut of all hosts at the same moment")
 
 
