@@ -32,6 +32,9 @@ def main() -> None:
     places = {"net": "net", **{domain: domain for domain in WORKERS}}
     places |= {f"{domain}-w1": host for domain, host in WORKERS.items()}
     hosts = lab.variables()
+    if not hosts:  # they are still to be made
+        print("{}")
+        return
     common = {"ansible_user": "operator", "ansible_become": True}
     nodes = {
         node: {**hosts[host], **common, **(BUILT if host in WITHOUT_PYTHON else {})} for node, host in places.items()
