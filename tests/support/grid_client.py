@@ -9,6 +9,8 @@ python grid_client.py fingerprint URL IDENTITY_FILE
 python grid_client.py submit      URL IDENTITY_FILE SECONDS
 python grid_client.py result      URL IDENTITY_FILE JOB_ID TIMEOUT_SECONDS
 python grid_client.py big_job     URL IDENTITY_FILE TIMEOUT_SECONDS
+python grid_client.py greedy      URL IDENTITY_FILE MEGABYTES TIMEOUT_SECONDS
+python grid_client.py large       URL IDENTITY_FILE MEGABYTES
 """
 
 from __future__ import annotations
@@ -131,7 +133,32 @@ def big_job(url: str, identity_file: str, timeout_seconds: str) -> dict[str, Any
     return {"status": "completed", "same": bool(np.array_equal(job.result.get(), asset.data * 2))}
 
 
+def greedy(url: str, identity_file: str, megabytes: str, timeout_seconds: str) -> dict[str, Any]:
+    """A job that takes so much memory, if it is let."""
+    client = login(url, identity_file)
+
+    @sy.syft_function(
+        input_policy=MixedInputPolicy(megabytes=int, client=client), output_policy=OutputPolicyExecuteCount(limit=1000)
+    )
+    def eat(megabytes):  # noqa: ANN001, ANN202 - syft sends the source as it stands
+        return sum(len(part) for part in [bytearray(b"x") * 1_000_000 for _number in range(megabytes)])
+
+    client.code.request_code_execution(eat).approve(disable_warnings=True)
+    job = client.code.eat(megabytes=int(megabytes), blocking=False)
+    return result(url, identity_file, str(job.id), timeout_seconds)
+
+
+def large(url: str, identity_file: str, megabytes: str) -> dict[str, Any]:
+    """Upload a dataset of so many megabytes and read it back; is it the same?"""
+    client = login(url, identity_file)
+    data = np.frombuffer(np.random.default_rng(2).bytes(int(megabytes) * 1_000_000), dtype=np.uint8)
+    asset = sy.Asset(name="scans", data=data, mock=data[:10])
+    client.upload_dataset(sy.Dataset(name="scans", asset_list=[asset]))
+    back = next(asset for dataset in client.datasets for asset in dataset.assets if asset.name == "scans").data
+    return {"megabytes": int(megabytes), "same": bool(np.array_equal(data, back))}
+
+
 if __name__ == "__main__":
-    verbs = (peers, seed, fingerprint, submit, result, big_job)
+    verbs = (peers, seed, fingerprint, submit, result, big_job, greedy, large)
     verb = next(verb for verb in verbs if verb.__name__ == sys.argv[1])
     print("\n" + json.dumps(verb(*sys.argv[2:])))
