@@ -46,6 +46,13 @@ def test_nodes_say_who_they_are(grid: LocalGrid) -> None:
     assert [grid.get(name, "/api/v2/metadata")["name"] for name in grid.serving] == list(grid.serving)
 
 
+def test_a_running_node_does_not_go_through_the_link_to_its_release(grid: LocalGrid) -> None:
+    """What it imports later has to be of the release that it was started with, wherever the link points by then."""
+    for name in NODES:
+        interpreter = Path(f"/proc/{grid.pid_of(name)}/cmdline").read_bytes().split(b"\0")[0].decode()
+        assert interpreter.startswith(f"{grid.home}/releases/"), name
+
+
 def test_network_lists_both_domains_as_active(grid: LocalGrid) -> None:
     assert grid.client("peers", "net") == {"alice": "ACTIVE", "bob": "ACTIVE"}
 

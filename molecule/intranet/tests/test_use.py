@@ -73,6 +73,5 @@ def test_status_shows_the_grid(grid: Intranet) -> None:
 
 @pytest.mark.thorough
 def test_a_gigabyte_arrives_and_comes_back(grid: Intranet, tmp_path: Path) -> None:
-    """The last one, because everybody who compares datasets would read it from now on."""
     owner = grid.identity("bob", tmp_path)
     assert grid.client("large", grid.url("bob"), owner, "1000", seconds=900) == {"megabytes": 1000, "same": True}

@@ -1,7 +1,7 @@
 # Copyright (c) OpenMined and contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Command line of the node runtime: run, check, identity create, identity show."""
+"""Command line of the node runtime: run, check, identity create, identity show, snapshot."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import environment
+from . import environment, snapshot_command
 from .errors import NodeError
 from .identity import create_identity, load_identity
 from .logs import is_journal
@@ -52,10 +52,12 @@ def _parser() -> argparse.ArgumentParser:
     show = identity.add_parser("show", help="print the public part as JSON")
     show.add_argument("--file", type=Path, required=True)
     show.set_defaults(command=_identity_show)
+    snapshot_command.add_parser(commands)
     return parser
 
 
 def _run(options: argparse.Namespace) -> int:
+    environment.run_from_release()
     settings = load_settings(options.settings)
     identity = load_identity(settings.identity_file, settings.kind)
     environment.syft_version()

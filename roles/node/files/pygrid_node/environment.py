@@ -49,6 +49,18 @@ def syft_version() -> str:
     return installed
 
 
+def run_from_release() -> None:
+    """Start again under the real path of the environment, if this process came here through a link.
+
+    A node is started through `current`, and what it imports later, a job's packages for instance, would come from
+    another release once an upgrade has turned that link.
+    """
+    real = Path(sys.prefix).resolve()
+    if real != Path(sys.prefix):
+        python = str(real / "bin" / "python")
+        os.execv(python, [python, "-m", "pygrid_node", *sys.argv[1:]])
+
+
 def _borrow_font_list(settings: Settings) -> None:
     """Give matplotlib, which syft imports, the font list that staging left beside the environment: 0.7 s a first start.
 
@@ -96,7 +108,7 @@ def prepare(settings: Settings, identity: Identity) -> None:
         SERVER_NAME=settings.name,
         SERVER_UID=settings.domain.uid if settings.domain else identity.uid,
     )
-    os.environ.update(_tls_environment(settings))
+    os.environ.update(tls_environment(settings))
     _borrow_font_list(settings)
     if identity.private_key and identity.root_email and identity.root_password:
         os.environ.update(
@@ -106,7 +118,7 @@ def prepare(settings: Settings, identity: Identity) -> None:
         )
 
 
-def _tls_environment(settings: Settings) -> dict[str, str]:
+def tls_environment(settings: Settings) -> dict[str, str]:
     """Whom the node trusts as a client, and whether its connections to PostgreSQL are encrypted and verified."""
     variables = {"PGAPPNAME": f"pygrid-{settings.name}"}  # what pg_stat_activity shows
     if settings.trust_file is not None:
