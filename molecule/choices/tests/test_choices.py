@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.support.intranet import Intranet
 
-NODES = (("net", "network", "net"), ("alice", "domain", "alice"), ("alice-w1", "worker", "net"))
+NODES = (("net", "network", "net"), ("alice", "domain", "alice"), ("alice-w1", "worker", "work"))
 LISTEN = "systemd-run --quiet --unit=listen-{port} python3 -m http.server {port}"
 
 
@@ -37,7 +37,7 @@ def reaches(grid: Intranet, source: str, host: str, port: int) -> bool:
 
 def test_nothing_went_around_the_proxy_and_the_mirror(grid: Intranet) -> None:
     leaked = grid.lab.leaked()
-    assert {host: leaked[host] for host in ("net", "alice")} == {"net": 0, "alice": 0}
+    assert {host: leaked[host] for host in ("net", "alice", "work")} == {"net": 0, "alice": 0, "work": 0}
     assert int(grid.must("house", "journalctl -u mirror -o cat | grep -c 'GET /index/'")) > 100
     assert int(grid.must("house", "grep -c CONNECT /var/log/tinyproxy/tinyproxy.log")) > 5
 
@@ -76,7 +76,7 @@ def test_limits_are_set(grid: Intranet, node: str, kind: str, host: str, limits:
 def test_a_job_that_wants_more_memory_is_ended_and_the_worker_goes_on(grid: Intranet, owner: Path) -> None:
     ended = grid.client("greedy", grid.url("alice"), owner, "4000", "120", seconds=300)
     assert ended["status"] in ("errored", "interrupted"), ended
-    grid.wait_ready("net", "alice-w1")
+    grid.wait_ready("work", "alice-w1")
     job = grid.client("submit", grid.url("alice"), owner, "0")["job"]
     assert grid.client("result", grid.url("alice"), owner, job, "60")["status"] == "completed"
 
@@ -84,11 +84,11 @@ def test_a_job_that_wants_more_memory_is_ended_and_the_worker_goes_on(grid: Intr
 def test_a_job_whose_worker_died_is_not_run_twice(grid: Intranet, owner: Path) -> None:
     job = grid.client("submit", grid.url("alice"), owner, "30")["job"]
     grid.eventually(lambda: grid.status("alice", "alice")["jobs"].get("processing") == 1)
-    grid.must("net", "systemctl kill -s KILL pygrid-worker@alice-w1")
+    grid.must("work", "systemctl kill -s KILL pygrid-worker@alice-w1")
     assert grid.client("result", grid.url("alice"), owner, job, "120")["status"] == "interrupted"
 
 
-@pytest.mark.parametrize(("host", "source"), [("net", "alice"), ("alice", "net")])
+@pytest.mark.parametrize(("host", "source"), [("net", "alice"), ("alice", "work")])
 def test_the_houses_firewall_opens_what_the_grid_needs_and_nothing_else(grid: Intranet, host: str, source: str) -> None:
     for port in (9998, 9999):
         grid.must(host, f"{LISTEN.format(port=port)}; sleep 1")
