@@ -58,7 +58,7 @@ def run_from_release() -> None:
     real = Path(sys.prefix).resolve()
     if real != Path(sys.prefix):
         python = str(real / "bin" / "python")
-        os.execv(python, [python, "-m", "pygrid_node", *sys.argv[1:]])
+        os.execv(python, [python, "-m", "pygrid_node", *sys.argv[1:]])  # noqa: S606 - a shell is not wanted
 
 
 def _borrow_font_list(settings: Settings) -> None:
