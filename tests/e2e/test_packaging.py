@@ -169,6 +169,7 @@ def test_the_installed_collection_deploys_with_own_secrets(installed: Path, tmp_
     assert not grid.home.exists()
 
 
+@pytest.mark.thorough
 def test_the_stripped_collection_deploys_with_the_oldest_ansible(
     stripped: Path, oldest_ansible: Path, tmp_path: Path
 ) -> None:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.support.hospital import NODES
 
 if TYPE_CHECKING:
     from .conftest import Hospital
 
 
+@pytest.mark.thorough
 def test_without_data_the_same_nodes_come_back(hospital: Hospital) -> None:
     before = {node: hospital.must(f"sha256sum /etc/pygrid/nodes/{node}/identity.json") for node in NODES}
     datasets = hospital.client("fingerprint", "alice")["datasets"]
