@@ -15,7 +15,7 @@ from tests.support import intranet
 checkout, grid = intranet.checkout, intranet.grid
 
 #: The later ones find what the earlier ones left.
-ORDER = ("hosts", "attacks", "use", "mishaps", "upkeep")
+ORDER = ("hosts", "attacks", "use", "mishaps", "upkeep", "limits")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

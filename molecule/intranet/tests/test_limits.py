@@ -1,17 +1,20 @@
 # Copyright (c) OpenMined and contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the ingress stops: floods from one address, guesses, bodies without an end."""
+"""What the ingress stops - floods from one address, guesses, bodies without an end - and what it lets through."""
 
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from tests.support.intranet import Intranet
+
+pytestmark = pytest.mark.thorough
 
 AUTHORITY = "/etc/pygrid/grid-ca.pem"
 CLIENTS_COPY = "/root/limits-ca.pem"
@@ -71,3 +74,8 @@ def test_no_address_takes_all_connections(grid: Intranet) -> None:
 def test_a_body_that_is_too_large_is_refused_at_once(grid: Intranet, header: str, code: str) -> None:
     url = f"{grid.url('alice')}/api/v2/api_call"
     assert codes(grid, "client", url, f"-X POST -H '{header}' --data-binary @/etc/hostname") == {code: 1}
+
+
+def test_a_gigabyte_arrives_and_comes_back(grid: Intranet, tmp_path: Path) -> None:
+    owner = grid.identity("bob", tmp_path)
+    assert grid.client("large", grid.url("bob"), owner, "1000", seconds=900) == {"megabytes": 1000, "same": True}

@@ -69,9 +69,3 @@ def test_status_shows_the_grid(grid: Intranet) -> None:
     assert grid.client("peers", grid.url("net")) == {"alice": "ACTIVE", "bob": "ACTIVE"}
     alice = grid.status("alice", "alice")
     assert sorted(worker["name"] for worker in alice["workers"]) == ["alice-w1", "alice-w1-2"]
-
-
-@pytest.mark.thorough
-def test_a_gigabyte_arrives_and_comes_back(grid: Intranet, tmp_path: Path) -> None:
-    owner = grid.identity("bob", tmp_path)
-    assert grid.client("large", grid.url("bob"), owner, "1000", seconds=900) == {"megabytes": 1000, "same": True}
