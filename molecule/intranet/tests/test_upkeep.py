@@ -119,6 +119,7 @@ def test_a_new_grid_ca_locks_nobody_out(grid: Intranet, tmp_path: Path) -> None:
     assert main_pids(grid) == pids
 
 
+@pytest.mark.thorough
 def test_database_passwords_are_renewed_and_no_job_is_lost(grid: Intranet, tmp_path: Path) -> None:
     nodes = ("alice", "bob", "alice-w1", "bob-w1")
     before = {node: database_url(grid, node) for node in nodes}
