@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from .blob_store import BlobError, BlobMissing
+from .files import sync
 
 _PART = ".part"
 _ABANDONED_SECONDS = 86_400.0
@@ -139,11 +140,7 @@ class IncomingBlob:
             os.fsync(self._stream.fileno())
             version = _version(os.fstat(self._stream.fileno()))
             self._temporary.replace(self._folder / self._name)
-            directory = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            sync(self._folder)
         except OSError as error:
             raise self._failed(error) from None
         self._stream.close()

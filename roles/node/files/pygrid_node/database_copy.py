@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 
 from .database import one_line
 from .errors import EXIT_TEMPORARY, NodeError
+from .files import create_private_text, sync
 
 #: Table -> id of the row -> digest of what the row says.
 Rows = dict[str, dict[str, str]]
@@ -90,11 +91,11 @@ class SqliteCopy:
 
     def save(self, target: Path) -> Rows:
         try:
-            with contextlib.closing(self._open("rw")) as source, contextlib.closing(sqlite3.connect(target)) as copy:
+            with contextlib.closing(self._open()) as source, contextlib.closing(sqlite3.connect(target)) as copy:
                 source.backup(copy)
                 copy.execute("PRAGMA journal_mode = DELETE")  # one file, complete by itself
                 rows = _rows_of_sqlite(copy)
-            _sync(target)
+            sync(target)
         except (sqlite3.Error, OSError) as error:
             raise _failed(f"cannot copy {self._path}", error) from None
         return rows
@@ -104,15 +105,15 @@ class SqliteCopy:
         try:
             shutil.copyfile(source, draft)
             draft.chmod(0o600)
-            _sync(draft)
+            sync(draft)
             # What the log still held must not be played into the copy.
             if self._path.exists():
-                with contextlib.closing(self._open("rw")) as present:
+                with contextlib.closing(self._open()) as present:
                     present.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             for suffix in ("-wal", "-shm", "-journal"):
                 self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
             draft.replace(self._path)
-            _sync(self._path.parent)
+            sync(self._path.parent)
         except (sqlite3.Error, OSError) as error:
             raise _failed(f"cannot put {self._path} back", error) from None
 
@@ -120,14 +121,14 @@ class SqliteCopy:
         if not self._path.exists():
             return {}
         try:
-            with contextlib.closing(self._open("rw")) as connection:
+            with contextlib.closing(self._open()) as connection:
                 return _rows_of_sqlite(connection)
         except sqlite3.Error as error:
             raise _failed(f"cannot read {self._path}", error) from None
 
-    def _open(self, mode: str) -> sqlite3.Connection:
+    def _open(self) -> sqlite3.Connection:
         # Not read-only: a log that a killed process left has to be played first.
-        return sqlite3.connect(f"{self._path.as_uri()}?mode={mode}", uri=True, timeout=30)
+        return sqlite3.connect(f"{self._path.as_uri()}?mode=rw", uri=True, timeout=30)
 
 
 class PostgresqlCopy:
@@ -158,7 +159,7 @@ class PostgresqlCopy:
             rows = _rows_of_postgresql(cursor)
             # Not compressed: whoever keeps many of them finds equal parts better.
             self._run("pg_dump", "--format=custom", "--compress=0", f"--snapshot={moment}", f"--file={target}")
-            _sync(target)
+            sync(target)
         return rows
 
     def load(self, source: Path) -> None:
@@ -220,10 +221,8 @@ class PostgresqlCopy:
         """The environment for a program of PostgreSQL; the password is in a file, which others cannot see."""
         file = self._folder / f".pgpass.{secrets.token_hex(8)}"
         escaped = self._password.replace("\\", "\\\\").replace(":", "\\:")
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        create_private_text(file, f"*:*:*:*:{escaped}\n")
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                stream.write(f"*:*:*:*:{escaped}\n")
             yield {**self._environment, "PGPASSFILE": str(file)}
         finally:
             file.unlink()
@@ -274,14 +273,6 @@ def _rows_of_postgresql(cursor: Any) -> Rows:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _failed(what: str, error: BaseException) -> NodeError:

@@ -100,7 +100,7 @@ def create_private_text(path: Path, text: str) -> bool:
             os.link(temporary, path)
         except FileExistsError:
             return False
-        _sync_directory(path.parent)
+        sync(path.parent)
         return True
     except OSError as error:
         raise NodeError(f"cannot create {path}: {error.strerror}") from None
@@ -119,7 +119,7 @@ def replace_private_text(path: Path, text: str) -> None:
     try:
         _write_new(temporary, text)
         temporary.replace(path)
-        _sync_directory(path.parent)
+        sync(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -134,8 +134,9 @@ def _write_new(path: Path, text: str) -> None:
         os.fsync(stream.fileno())
 
 
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -25,6 +25,7 @@ from typing import Any
 from .blob_store import is_name
 from .database_copy import DatabaseCopy, Rows
 from .errors import EXIT_TEMPORARY, NodeError
+from .files import replace_private_text, sync
 from .settings import Settings
 
 _MANIFEST, _ROWS, _BLOBS = "manifest.json", "rows.json.gz", "blobs"
@@ -79,9 +80,9 @@ class Snapshots:
             manifest = self._manifest(draft, rows, notes)
             (draft / _MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             for path in (*draft.iterdir(), draft):  # the blobs themselves were safe before
-                _sync(path)
+                sync(path)
             draft.rename(target)
-            _sync(self.folder)
+            sync(self.folder)
         except OSError as error:
             raise _failed(f"cannot keep the snapshot {name}", error) from None
         return manifest
@@ -108,11 +109,8 @@ class Snapshots:
                 self._drop_other_blobs(source / _BLOBS)
             owner = source / self.settings.owner_file.name
             if owner.exists():
-                draft = self.settings.owner_file.with_name(".owner.json.restored")
-                shutil.copyfile(owner, draft)
-                draft.chmod(0o600)
-                draft.replace(self.settings.owner_file)
-            _sync(self.settings.data_directory)
+                replace_private_text(self.settings.owner_file, owner.read_text(encoding="utf-8"))
+            sync(self.settings.data_directory)
         except OSError as error:
             raise _failed(f"cannot restore the snapshot {name}", error) from None
         return manifest
@@ -208,7 +206,7 @@ class Snapshots:
                 draft.unlink(missing_ok=True)
                 _link(kept, draft)
                 draft.replace(present)
-        _sync(folder)
+        sync(folder)
 
     def _drop_other_blobs(self, source: Path) -> None:
         for name in set(self._blob_names()) - _names_in(source):
@@ -232,14 +230,6 @@ def _names_in(folder: Path) -> set[str]:
 def _remove(folder: Path) -> None:
     if folder.exists():
         shutil.rmtree(folder)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _failed(what: str, error: OSError) -> NodeError:
