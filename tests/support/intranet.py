@@ -108,6 +108,11 @@ class Intranet:
         )
         return Answer(done.returncode, done.stdout + done.stderr)
 
+    def reaches(self, source: str, host: str, port: int, account: str = "root", seconds: int = 5) -> bool:
+        """Whether a TCP port of a host is open for an account on another one."""
+        probe = f"timeout {seconds} bash -c 'exec 3<>/dev/tcp/{self.address(host)}/{port}'"
+        return self.run(source, probe, account).succeeded
+
     def must(self, host: str, command: str, **options: Any) -> str:
         """Like run(), for what is no part of the question."""
         answer = self.run(host, command, **options)

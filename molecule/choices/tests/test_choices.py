@@ -31,10 +31,6 @@ def house(grid: Intranet, statement: str) -> str:
     return grid.must("house", f'cd / && runuser -u postgres -- psql -XAtqd grid_alice -c "{statement}"')
 
 
-def reaches(grid: Intranet, source: str, host: str, port: int) -> bool:
-    return grid.run(source, f"timeout 3 bash -c 'exec 3<>/dev/tcp/{grid.address(host)}/{port}'").succeeded
-
-
 def test_nothing_went_around_the_proxy_and_the_mirror(grid: Intranet) -> None:
     leaked = grid.lab.leaked()
     assert {host: leaked[host] for host in ("net", "alice", "work")} == {"net": 0, "alice": 0, "work": 0}
@@ -97,11 +93,11 @@ def test_a_job_whose_worker_died_is_not_run_twice(grid: Intranet, owner: Path) -
 def test_the_houses_firewall_opens_what_the_grid_needs_and_nothing_else(grid: Intranet, host: str, source: str) -> None:
     for port in (9998, 9999):
         grid.must(host, f"{LISTEN.format(port=port)}; sleep 1")
-    assert reaches(grid, source, host, 443)
-    assert reaches(grid, source, host, 22)
-    assert reaches(grid, source, host, 9999), "a rule of the house"
-    assert not reaches(grid, source, host, 9998)
-    assert not reaches(grid, "house", host, 5500)
+    assert grid.reaches(source, host, 443, seconds=3)
+    assert grid.reaches(source, host, 22, seconds=3)
+    assert grid.reaches(source, host, 9999, seconds=3), "a rule of the house"
+    assert not grid.reaches(source, host, 9998, seconds=3)
+    assert not grid.reaches("house", host, 5500, seconds=3)
 
 
 def test_removal_leaves_the_houses_things(grid: Intranet) -> None:
@@ -112,6 +108,6 @@ def test_removal_leaves_the_houses_things(grid: Intranet) -> None:
     assert grid.must("alice", "firewall-cmd --list-ports") == "9999/tcp"
     assert "pygrid" not in grid.must("alice", "firewall-cmd --get-policies")
     for host, source in (("net", "alice"), ("alice", "net")):
-        assert reaches(grid, source, host, 22)
-        assert not reaches(grid, source, host, 443)
+        assert grid.reaches(source, host, 22, seconds=3)
+        assert not grid.reaches(source, host, 443, seconds=3)
     assert house(grid, "select count(*) > 0 from pg_database where datname = 'grid_alice'") == "t"

@@ -148,8 +148,7 @@ def test_a_worker_that_left_is_locked_out_and_another_may_reach_more(grid: Intra
     roles = "runuser -u postgres -- psql -Atc \"select rolname from pg_roles where rolname like 'pygrid_%'\""
 
     def reaches(host: str, port: int) -> bool:
-        probe = f"timeout 5 bash -c 'exec 3<>/dev/tcp/{grid.address(host)}/{port}'"
-        return grid.run("workers", probe, account="pygrid-alice-w1").succeeded
+        return grid.reaches("workers", host, port, "pygrid-alice-w1")
 
     assert connected(grid, "bob") == ["bob-w1"]
     assert not reaches("client", 22)

@@ -67,9 +67,6 @@ def test_old_tls_and_plain_http_are_refused(grid: Intranet, host: str) -> None:
     ("domain", "worker", "stranger"), [("alice", "carol", "bob"), ("bob", "net", "carol"), ("carol", "bob", "net")]
 )
 def test_firewall_lets_only_the_worker_through(grid: Intranet, domain: str, worker: str, stranger: str) -> None:
-    probe = f"timeout 3 bash -c 'exec 3<>/dev/tcp/{grid.address(domain)}/5500'"
-    assert grid.run(worker, probe, account=f"pygrid-{domain}-w1").succeeded
-    assert not grid.run(stranger, probe).succeeded
-    assert not grid.run(
-        worker, f"timeout 3 bash -c 'exec 3<>/dev/tcp/{grid.address(domain)}/22'", account=f"pygrid-{domain}-w1"
-    ).succeeded
+    assert grid.reaches(worker, domain, 5500, f"pygrid-{domain}-w1", seconds=3)
+    assert not grid.reaches(stranger, domain, 5500, seconds=3)
+    assert not grid.reaches(worker, domain, 22, f"pygrid-{domain}-w1", seconds=3)
