@@ -42,6 +42,7 @@ def codes(grid: Intranet, host: str, url: str, options: str = "") -> Counter[str
     """How often a host got which HTTP status."""
     authority = CLIENTS_COPY if host == "client" else AUTHORITY
     command = f"curl -s --max-time 60 --cacert {authority} -o /dev/null -w '%{{http_code}}\\n' {options} '{url}'"
+    command += " 2>/dev/null"  # of --parallel, which shows its progress despite -s
     return Counter(grid.run(host, command).text.split())
 
 
