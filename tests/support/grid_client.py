@@ -152,9 +152,10 @@ def large(url: str, identity_file: str, megabytes: str) -> dict[str, Any]:
     """Upload a dataset of so many megabytes and read it back; is it the same?"""
     client = login(url, identity_file)
     data = np.frombuffer(np.random.default_rng(2).bytes(int(megabytes) * 1_000_000), dtype=np.uint8)
-    asset = sy.Asset(name="scans", data=data, mock=data[:10])
-    client.upload_dataset(sy.Dataset(name="scans", asset_list=[asset]))
-    back = next(asset for dataset in client.datasets for asset in dataset.assets if asset.name == "scans").data
+    name = f"{megabytes} MB of scans"
+    asset = sy.Asset(name=name, data=data, mock=data[:10])
+    client.upload_dataset(sy.Dataset(name=name, asset_list=[asset]))
+    back = next(asset for dataset in client.datasets for asset in dataset.assets if asset.name == name).data
     return {"megabytes": int(megabytes), "same": bool(np.array_equal(data, back))}
 
 

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import Any
 
-from . import blobs, database, environment, logs, tls
+from . import blobs, database, environment, large_calls, logs, tls
 from .blob_store import Store
 from .errors import EXIT_TEMPORARY, NodeError
 from .http import Probe, grace_seconds, make_app, serve
@@ -108,6 +108,7 @@ def _build(settings: Settings, identity: Identity, store: Store) -> Any:
     # One connection is health's.
     database.tune(settings.database_connections and settings.database_connections - 1)
     guard_routes()
+    large_calls.install()
     blobs.install(store)
     tls.keep_ports()
     if settings.client_certificate_file is not None:

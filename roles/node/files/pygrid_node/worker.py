@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
-from . import blobs, database, environment, http, logs, tls
+from . import blobs, database, environment, http, large_calls, logs, tls
 from .blob_store import Store
 from .database import missing_schema
 from .environment import forget_secrets
@@ -60,7 +60,9 @@ def run(settings: Settings, identity: Identity) -> int:
     _import_syft(settings)
     forget_secrets()
     store = blobs.make_store(settings, identity)
-    blobs.install(store)  # before the launchers: jobs are forked from there
+    # Before the launchers: jobs are forked from there.
+    large_calls.install()
+    blobs.install(store)
     if settings.client_certificate_file is not None:
         tls.show_client_certificate(settings.client_certificate_file)
     access = Access()
