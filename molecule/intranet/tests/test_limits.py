@@ -77,6 +77,7 @@ def test_a_body_that_is_too_large_is_refused_at_once(grid: Intranet, header: str
     assert codes(grid, "client", url, f"-X POST -H '{header}' --data-binary @/etc/hostname") == {code: 1}
 
 
+@pytest.mark.timeout(1200)
 def test_a_gigabyte_arrives_and_comes_back(grid: Intranet, tmp_path: Path) -> None:
     owner = grid.identity("bob", tmp_path)
     assert grid.client("large", grid.url("bob"), owner, "1000", seconds=900) == {"megabytes": 1000, "same": True}
