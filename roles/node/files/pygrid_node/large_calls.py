@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Keeps upstream from looking at each byte of a large value.
 
-To upload 200 MB, a node spent 45 seconds on that, and kept everybody else waiting.
+To upload 200 MB, a node spent 45 seconds of a processor on that.
 """
 
 from __future__ import annotations
