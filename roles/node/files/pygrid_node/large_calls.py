@@ -16,16 +16,14 @@ _PLAIN = (str, bytes, bytearray, memoryview)
 
 
 def install() -> None:
-    """Replace two functions of syft in this process, once."""
+    """Replace two functions of syft, in this process and those forked from it."""
     from syft.client.api import SyftAPICall
     from syft.service import service
     from syft.types import syft_object
 
-    attach = syft_object.attach_attribute_to_syft_object
-    if not hasattr(attach, "__wrapped__"):
-        # The first is called by the function itself, for what is inside; the second by every method of a service.
-        syft_object.attach_attribute_to_syft_object = _without_plain_values(attach)
-        service.attach_attribute_to_syft_object = syft_object.attach_attribute_to_syft_object
+    attach = _without_plain_values(syft_object.attach_attribute_to_syft_object)
+    syft_object.attach_attribute_to_syft_object = attach  # the function calls itself by this name, for what is inside
+    service.attach_attribute_to_syft_object = attach  # and every method of a service by this one
     SyftAPICall.__repr__ = _short
 
 
