@@ -1,0 +1,116 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A lease on a host: one run at a time may upgrade, restore or scale what is there.
+
+It ends when its holder gives it back, or by itself: a run that was cut off must not lock everybody out for ever. Its end
+is counted by the clock that runs since boot, so that setting the time makes it neither longer nor shorter.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
+from ansible_collections.openmined.pygrid.plugins.module_utils.files import (
+    locked,
+    read_json,
+    read_text,
+    to_json,
+    write_atomic,
+)
+from ansible_collections.openmined.pygrid.plugins.module_utils.homes import ensure_home
+from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Who may change a host now.
+
+    ``holder``: the run, as only its controller understands it; ``who`` and ``verb``: the same for people; ``since``: by
+    the host's clock, for people; ``boot`` and ``since_boot_seconds``: when it began, by the clock that runs since boot.
+    """
+
+    holder: str
+    who: str
+    verb: str
+    seconds: int
+    since: float
+    boot: str
+    since_boot_seconds: float
+
+    def left_seconds(self, boot: str, now_seconds: float) -> float:
+        """How long it still lasts, 0 when it is over; a reboot starts its time anew."""
+        began = self.since_boot_seconds if self.boot == boot else 0.0
+        return max(0.0, began + self.seconds - now_seconds)
+
+
+class HeldError(PygridError):
+    """Another run has the lease."""
+
+    def __init__(self, lease: Lease) -> None:
+        left_seconds = lease.left_seconds(_boot(), _now_seconds())
+        began = time.strftime("%H:%M:%S", time.localtime(lease.since))
+        super().__init__(
+            f"{lease.verb} by {lease.who} has been at work here since {began}; wait for its end. If it was cut off, its"
+            f" lease ends by itself in {left_seconds / 60:.0f} minutes, and at once when you are sure that it does not run"
+            " any more: -e pygrid_take_over=true"
+        )
+        self.lease = lease
+
+
+def current_lease(home: Home) -> Lease | None:
+    """The lease that counts now, None when there is none."""
+    document = read_json(_file(home))
+    try:
+        lease = Lease(**document)
+    except TypeError:  # none, or of another version of the collection
+        return None
+    return lease if lease.left_seconds(_boot(), _now_seconds()) else None
+
+
+def hold_lease(home: Home, holder: str, who: str, verb: str, seconds: int, over: str | None = None) -> Lease:
+    """Take the lease of this host, or make it last longer for the one who has it.
+
+    Args:
+        seconds: how long from now.
+        over: the holder from whom it may be taken; "*" is everybody.
+
+    Raises:
+        HeldError: another run has it.
+    """
+    ensure_home(home)
+    with locked(home.locks / "lease.lock"):
+        present = current_lease(home)
+        if present and present.holder != holder and over not in ("*", present.holder):
+            raise HeldError(present)
+        since = present.since if present and present.holder == holder else time.time()
+        lease = Lease(holder, who, verb, seconds, since, _boot(), _now_seconds())
+        write_atomic(_file(home), to_json(asdict(lease)))
+    return lease
+
+
+def give_lease_back(home: Home, holder: str) -> bool:
+    """End one's own lease; that of somebody else stays. Returns whether there was one."""
+    if not _file(home).exists():
+        return False
+    with locked(home.locks / "lease.lock"):
+        present = current_lease(home)
+        if present is None or present.holder != holder:
+            return False
+        _file(home).unlink()
+    return True
+
+
+def _file(home: Home) -> Path:
+    return home.locks / "lease.json"
+
+
+def _boot() -> str:
+    return (read_text(Path("/proc/sys/kernel/random/boot_id")) or "").strip()
+
+
+def _now_seconds() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,0 +1,59 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""This run of Ansible among all others: a name that a later run on the same controller can see to be dead."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import os
+import uuid
+from pathlib import Path
+
+
+def own_name() -> str:
+    """The name of this run: machine, boot, process, and when that process began.
+
+    Actions run in children of the process that a person started, so that is their parent.
+    """
+    process = os.getppid()
+    return ":".join((_machine(), _boot(), str(process), _began(process)))
+
+
+def is_dead(name: str) -> bool:
+    """Whether this is the name of a run on this controller that has ended; False for whatever cannot be known here."""
+    machine, _colon, rest = name.partition(":")
+    boot, _colon, rest = rest.partition(":")
+    process, _colon, began = rest.partition(":")
+    if machine != _machine() or not process.isdecimal():
+        return False
+    return boot != _boot() or (began != "" and _began(int(process)) != began)
+
+
+def person() -> str:
+    """Who runs this, for other people: account, controller and process."""
+    return f"{getpass.getuser()}@{os.uname().nodename} (process {os.getppid()})"
+
+
+def _machine() -> str:
+    """A name that is this machine's, and does not tell its id to others."""
+    identity = _read("/etc/machine-id") or f"{os.uname().nodename} {uuid.getnode()}"
+    return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def _boot() -> str:
+    return _read("/proc/sys/kernel/random/boot_id")
+
+
+def _began(process: int) -> str:
+    """When a process began, in ticks since boot (proc(5)); empty when there is none, or no /proc to tell (macOS)."""
+    fields = _read(f"/proc/{process}/stat").rpartition(")")[2].split()
+    return fields[19] if len(fields) > 19 else ""
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
