@@ -82,9 +82,14 @@ def read_json(path: Path) -> Any:
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive ``flock`` on ``path``: nodes that share a host are changed at the same time.
 
-    The kernel frees the lock when its holder dies, so a killed run leaves nothing to clean up.
+    The kernel frees the lock when its holder dies, so a killed run leaves nothing to clean up. Who may read the file can
+    hold its lock, so nobody else may.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)

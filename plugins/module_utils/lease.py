@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A lease on a host: one run at a time may upgrade, restore or scale what is there.
 
-It ends when its holder gives it back, or by itself: a run that was cut off must not lock everybody out for ever. Its end
-is counted by the clock that runs since boot, so that setting the time makes it neither longer nor shorter.
+It ends when its holder gives it back, or by itself: a run that was cut off must not lock everybody out for ever. Its
+end is counted by the clock that runs since boot, so that setting the time makes it neither longer nor shorter.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class HeldError(PygridError):
         began = time.strftime("%H:%M:%S", time.localtime(lease.since))
         super().__init__(
             f"{lease.verb} by {lease.who} has been at work here since {began}; wait for its end. If it was cut off, its"
-            f" lease ends by itself in {left_seconds / 60:.0f} minutes, and at once when you are sure that it does not run"
-            " any more: -e pygrid_take_over=true"
+            f" lease ends by itself in {left_seconds / 60:.0f} minutes; when you are sure that it does not run any"
+            " more, take it over: -e pygrid_take_over=true"
         )
         self.lease = lease
 

@@ -162,16 +162,21 @@ class Node:
         for path in self._loose_files():
             path.chmod(path.stat().st_mode & (0o700 if path.is_dir() else 0o600))
         self._check_settings()
-        mode, group = (0o640, group_id(name)) if self._home.scope == "system" else (0o600, None)
-        for _what, path, text in self._files():
-            write_if_different(path, text, mode, group)
-        if self._paths.active_release() != self._wanted.release:
-            target = self._home.releases / self._wanted.release
-            link_atomic(self._paths.current, os.path.relpath(target, self._paths.root))
         # The running node re-reads its allow-list, and permissions matter to others only.
         if all(change.what in ("workers", "permissions") for change in changes):
+            self._write_files()
             return
+        with self._manager.held(name, self._wanted.stop_seconds):
+            self._write_files()
+            if self._paths.active_release() != self._wanted.release:
+                target = self._home.releases / self._wanted.release
+                link_atomic(self._paths.current, os.path.relpath(target, self._paths.root))
         self._manager.run(self._service)
+
+    def _write_files(self) -> None:
+        mode, group = (0o640, group_id(self._wanted.name)) if self._home.scope == "system" else (0o600, None)
+        for _what, path, text in self._files():
+            write_if_different(path, text, mode, group)
 
     def _check_settings(self) -> None:
         """Let the release that will read the settings judge them before they replace those of the running node."""
@@ -230,6 +235,7 @@ def service_spec(node: NodePaths, wanted: Wanted, settings: dict[str, Any]) -> S
         credentials={path.name: str(path) for path in secrets},
         limits=wanted.limits,
         talks_to=wanted.talks_to,
+        hold_file=str(node.hold),
     )
 
 

@@ -186,6 +186,11 @@ class NodePaths:
         return self.run / "control.sock"
 
     @property
+    def hold(self) -> Path:
+        """Nothing starts the node while this file is locked."""
+        return self.home.locks / f"hold-{self.name}.lock"
+
+    @property
     def log(self) -> Path:
         return self.root / "log"
 

@@ -14,7 +14,7 @@ description:
   - Takes a lease on a host, or gives it back. While a run has it, others are refused and told who has it.
   - A run takes it again to make it last longer. It ends by itself when its time is over, so that a run that was cut off
     locks nobody out for ever.
-  - From a run of the same controller that does not live any more it is taken at once. Only another controller has to wait.
+  - From a run of the same controller that does not live any more it is taken at once. Only another controller waits.
   - It is a note for other runs and no change of the host, so RV(ignore:changed) is always false.
 extends_documentation_fragment:
   - openmined.pygrid.attributes

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -45,7 +46,8 @@ class ServiceSpec:
 
     ``stop_seconds``: how long a clean stop (for a Worker: its drain) may take.
     The rest matters where a service manager can give it - ``account`` to run as, ``listen`` (address:port) to hold for
-    it, secret files to hand over by name as ``credentials``, the only numeric addresses it may talk to (None: any).
+    it, secret files to hand over by name as ``credentials``, the only numeric addresses it may talk to (None: any), and
+    ``hold_file``, whose lock keeps it from being started.
     """
 
     name: str
@@ -60,6 +62,7 @@ class ServiceSpec:
     credentials: dict[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     talks_to: tuple[str, ...] | None = None
+    hold_file: str = ""
 
 
 class ServiceManager(Protocol):
@@ -82,6 +85,9 @@ class ServiceManager(Protocol):
 
     def stop(self, name: str, stop_seconds: int) -> None:
         """Stop cleanly and return when the process is gone."""
+
+    def held(self, name: str, stop_seconds: int) -> AbstractContextManager[None]:
+        """Stop cleanly, and let nothing start the node before the block ends; who connects meanwhile may wait."""
 
     def remove(self, name: str, stop_seconds: int) -> None:
         """Stop and forget the service; harmless when it is not there."""

@@ -13,4 +13,4 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.services.systemd 
 
 def manager_for(home: Home) -> ServiceManager:
     """Supervisor in scope user, systemd in scope system."""
-    return Systemd() if home.scope == "system" else Supervisor(home)
+    return Systemd(home) if home.scope == "system" else Supervisor(home)

@@ -9,12 +9,14 @@ can open; starting Python for ``supervisorctl`` would cost a quarter of a second
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import shlex
 import subprocess
 import time
 import xmlrpc.client
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +237,11 @@ class Supervisor:
             stop_seconds + 30,
             f"{name} did not stop",
         )
+
+    @contextlib.contextmanager
+    def held(self, name: str, stop_seconds: int) -> Iterator[None]:
+        self.stop(name, stop_seconds)  # supervisord does not start by itself what it was told to stop
+        yield
 
     def remove(self, name: str, stop_seconds: int) -> None:
         self._forget(name, stop_seconds)

@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.files import locked, read_text, write_if_different
+from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.base import ServiceSpec, ServiceState
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.systemd_units import (
     LISTENING,
@@ -44,6 +46,9 @@ STATES = {
 
 class Systemd:
     """The nodes of this host as systemd keeps them."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
 
     # -- definitions -------------------------------------------------------------------------------------
 
@@ -126,6 +131,17 @@ class Systemd:
         if kind is not None:
             _systemctl("stop", *self._units(kind, name), seconds=stop_seconds + CALL_SECONDS)
 
+    @contextlib.contextmanager
+    def held(self, name: str, stop_seconds: int) -> Iterator[None]:
+        kind = self._kind_of(name)
+        if kind is None:
+            yield
+            return
+        # The socket goes on listening: whom it lets in makes systemd start the service, and that waits for the lock.
+        with locked(self._home.node(name).hold):
+            _systemctl("stop", f"pygrid-{kind}@{name}.service", seconds=stop_seconds + CALL_SECONDS)
+            yield
+
     def remove(self, name: str, stop_seconds: int) -> None:
         kind = self._kind_of(name)
         if kind is None:
@@ -142,6 +158,7 @@ class Systemd:
                 self._remove_drop_in(unit)
             _systemctl("daemon-reload")
             _systemctl("reset-failed", *units, tolerant=True)
+        self._home.node(name).hold.unlink(missing_ok=True)
 
     @staticmethod
     def _remove_drop_in(unit: str) -> None:

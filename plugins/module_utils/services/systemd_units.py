@@ -124,6 +124,8 @@ def service_drop_in(spec: ServiceSpec) -> str:
     """What is particular to one node: its account, secrets, limits and addresses."""
     lines = ["[Service]", f"User={spec.account}", f"Group={spec.account}"]
     lines += [f"LoadCredential={name}:{path}" for name, path in sorted(spec.credentials.items())]
+    if spec.hold_file:
+        lines.append(f"ExecStartPre=+/usr/bin/flock --shared {spec.hold_file} /usr/bin/true")
     lines.append(f"TimeoutStopSec={spec.stop_seconds}")
     limits = spec.limits
     if limits.cpu_percent:

@@ -27,6 +27,7 @@ log = logging.getLogger("pygrid_node.database")
 LOST_EXIT_CODE = 75  # how a job's process ends that lost its database: the job has not failed, and is run again
 _LOCK_TIMEOUT_SECONDS = 60.0
 _ADVISORY_LOCK = 7317001  # any number, but the same in the domain and all its workers
+_VERSION_TABLE = "pygrid_domain"
 _BUSY_MILLISECONDS = 30_000
 _RETRY_SECONDS = 0.5
 _HEALTH_SECONDS = 3.0
@@ -243,6 +244,29 @@ def _lock_file(descriptor: int, path: Path) -> None:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{path} is locked by another process") from None
             time.sleep(0.02)
+
+
+def note_version(engine: Any, version: str) -> None:
+    """Write into a domain's database which syft it is used by, for its workers; see `noted_version`."""
+    import sqlalchemy
+
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text(f"create table if not exists {_VERSION_TABLE} (syft_version text)"))
+        connection.execute(sqlalchemy.text(f"delete from {_VERSION_TABLE}"))  # noqa: S608 - a name of ours
+        connection.execute(
+            sqlalchemy.text(f"insert into {_VERSION_TABLE} values (:version)"),  # noqa: S608
+            {"version": version},
+        )
+
+
+def noted_version(engine: Any) -> str:
+    """The syft that the domain of this database runs with, "" when it was never noted."""
+    import sqlalchemy
+
+    if not sqlalchemy.inspect(engine).has_table(_VERSION_TABLE):
+        return ""
+    with engine.connect() as connection:
+        return str(connection.execute(sqlalchemy.text(f"select syft_version from {_VERSION_TABLE}")).scalar() or "")  # noqa: S608
 
 
 def missing_schema(sqlite_file: Path) -> str | None:

@@ -53,6 +53,8 @@ def run(settings: Settings, identity: Identity) -> int:
     database.be_patient(PATIENCE_SECONDS)
     environment.forget_secrets()
     write_owner(settings, identity, environment.syft_version())
+    if settings.kind == "domain":
+        database.note_version(server.db.engine, environment.syft_version())
 
     from .association import Associations
     from .control import control_routes

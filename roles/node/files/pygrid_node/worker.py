@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
@@ -211,7 +211,7 @@ class Worker:
     def _register(self, due: list[Slot]) -> bool:
         """Bring the slots' rows about, once the domain has made the database; False when it is not time yet."""
         try:
-            problem = self._open() or self._store.problem() or ""
+            problem = self._open() or self._other_version() or self._store.problem()
             if not problem:
                 for slot in due:
                     if self._stop.requested:
@@ -237,6 +237,8 @@ class Worker:
             if problem:
                 return problem
         opened = open_database(self._settings, domain.uid, domain.verify_key)
+        if problem := _other_version(opened.engine):
+            return problem
         registry = Registry(opened)
         if not registry.is_ready():
             return "the domain has not made its worker pool yet"
@@ -247,6 +249,10 @@ class Worker:
         self._access.database, self._access.ledger, self._access.registry = opened, ledger, registry
         return ""
 
+    def _other_version(self) -> str:
+        """Asked each time, because a domain that was upgraded meanwhile has restarted."""
+        return _other_version(self._access.database.engine)
+
     def _remove_surplus(self, registry: Registry, ledger: Ledger) -> None:
         """Deregister the slots that this worker had when it ran more jobs at a time."""
         own = self._slots[0].uid.no_dash
@@ -256,3 +262,11 @@ class Worker:
                 log.info("deregistering %s: %d job(s) at a time now", row.name, len(self._slots))
                 ledger.release_worker(row.id, self._settings.orphaned_jobs)
                 registry.deregister(row.id)
+
+
+def _other_version(engine: Any) -> str:
+    """Why this worker must not touch its domain's database: it would read and write rows of another syft; or ""."""
+    own, domains = environment.syft_version(), database.noted_version(engine)
+    if domains in ("", own):
+        return ""
+    return f"the domain runs with syft {domains} and this worker with {own}: upgrade the one that is older"
