@@ -82,8 +82,8 @@ def read_json(path: Path) -> Any:
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive ``flock`` on ``path``: nodes that share a host are changed at the same time.
 
-    The kernel frees the lock when its holder dies, so a killed run leaves nothing to clean up. Who may read the file can
-    hold its lock, so nobody else may.
+    The kernel frees the lock when its holder dies, so a killed run leaves nothing to clean up. Who may read the file
+    can hold its lock, so nobody else may.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
