@@ -215,8 +215,7 @@ def make_node_folders(node: NodePaths) -> None:
 
 def service_spec(node: NodePaths, wanted: Wanted, settings: dict[str, Any]) -> ServiceSpec:
     """How a node is run: through ``current``, so that another release needs no other definition."""
-    listen = settings["listen"]
-    host = f"[{listen['host']}]" if ":" in listen["host"] else listen["host"]
+    places = [settings[key] for key in ("listen", "listen_workers") if key in settings]
     secrets = [node.identity]
     if "database_url_file" in settings:
         secrets.append(node.database_url)
@@ -231,12 +230,16 @@ def service_spec(node: NodePaths, wanted: Wanted, settings: dict[str, Any]) -> S
         stop_seconds=wanted.stop_seconds,
         environment={"PYTHONUNBUFFERED": "1"},
         account=account_name(node.name),
-        listen=f"{host}:{listen['port']}",
+        listen=tuple(_address_and_port(**place) for place in places),
         credentials={path.name: str(path) for path in secrets},
         limits=wanted.limits,
         talks_to=wanted.talks_to,
         hold_file=str(node.hold),
     )
+
+
+def _address_and_port(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def stop_node(home: Home, name: str, stop_seconds: int, dry_run: bool) -> bool:

@@ -191,6 +191,11 @@ class NodePaths:
         return self.home.locks / f"hold-{self.name}.lock"
 
     @property
+    def trial(self) -> Path:
+        """While it is there when the node starts, the node lets nobody in before it is told to."""
+        return self.root / "trial.json"
+
+    @property
     def log(self) -> Path:
         return self.root / "log"
 

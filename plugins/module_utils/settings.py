@@ -29,6 +29,8 @@ def full_settings(home: Home, name: str, kind: str, settings: dict[str, Any]) ->
         "identity_file": str(node.identity),
         "node_directory": str(node.state),
     }
+    if kind != "worker":
+        full["trial_file"] = str(node.trial)
     if kind == "domain":
         full["queue"] = {**settings["queue"], "workers_file": str(node.workers)}
     if home.scope == "system":

@@ -17,6 +17,9 @@ KINDS = ("network", "domain", "worker")
 # A Network or a Domain closes its connections and writes its last rows.
 STOP_SECONDS = 30
 LOOPBACK = "127.0.0.1"
+# Where a Domain has the blobs of its Workers, which come there through the ingress even while it lets nobody else in:
+# the port of the Domain at another address of its host, so that no inventory has to name one more port.
+BLOBS_ADDRESS = "127.0.0.2"
 SCHEME_PORTS = {"http": 80, "https": 443}
 # Location of nodes that are reached without SSH.
 THIS_MACHINE = "this machine"
@@ -28,7 +31,10 @@ CONNECTIONS_OF_JOB = 4
 
 @dataclass
 class Ingress:
-    """How the proxy of a node's machine lets the world in. ``names``: whom its certificate is for."""
+    """How the proxy of a node's machine lets the world in.
+
+    ``names``: whom its certificate is for. ``blobs_address``: where a Domain has its Workers' blobs, None for nowhere.
+    """
 
     port: int
     server_name: str
@@ -36,6 +42,7 @@ class Ingress:
     backend_port: int
     max_request_mb: int
     client_certificates: bool
+    blobs_address: str | None = None
 
 
 @dataclass
@@ -190,6 +197,9 @@ def _add_url(node: Node, values: dict[str, Any]) -> None:
         max_request_mb=values["pygrid_request_max_mb"],
         client_certificates=node.kind == "network" and values["pygrid_network_client_certificates"],
     )
+    if node.kind == "domain" and values["pygrid_blob_store"] != "s3":
+        node.ingress.blobs_address = BLOBS_ADDRESS
+        node.settings["listen_workers"] = {"host": BLOBS_ADDRESS, "port": port}
 
 
 def _add_kind(node: Node, values: dict[str, Any]) -> None:

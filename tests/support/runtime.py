@@ -92,12 +92,16 @@ class Node:
         except (OSError, ValueError):
             return {}
 
-    def control(self, path: str) -> dict[str, Any]:
-        """POST to the control socket."""
+    def control(self, path: str, document: Any = None, method: str = "POST") -> dict[str, Any]:
+        """Ask on the control socket; {} when it is not there."""
         connection = http.client.HTTPConnection("localhost")
         connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.connect(str(self.folder / "run" / "control.sock"))
-        connection.request("POST", path, body="{}", headers={"Content-Type": "application/json"})
+        try:
+            connection.sock.connect(str(self.folder / "run" / "control.sock"))
+        except OSError:
+            return {}
+        body = json.dumps({} if document is None else document)
+        connection.request(method, path, body=body, headers={"Content-Type": "application/json"})
         return json.load(connection.getresponse())
 
     def wait_ready(self, seconds: float = 120) -> None:

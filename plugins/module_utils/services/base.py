@@ -45,9 +45,9 @@ class ServiceSpec:
     """What is to be kept running.
 
     ``stop_seconds``: how long a clean stop (for a Worker: its drain) may take.
-    The rest matters where a service manager can give it - ``account`` to run as, ``listen`` (address:port) to hold for
-    it, secret files to hand over by name as ``credentials``, the only numeric addresses it may talk to (None: any), and
-    ``hold_file``, whose lock keeps it from being started.
+    The rest matters where a service manager can give it - ``account`` to run as, ``listen`` (each an address:port) to
+    hold for it, secret files to hand over by name as ``credentials``, the only numeric addresses it may talk to (None:
+    any), and ``hold_file``, whose lock keeps it from being started.
     """
 
     name: str
@@ -58,7 +58,7 @@ class ServiceSpec:
     stop_seconds: int
     environment: dict[str, str] = field(default_factory=dict)
     account: str = ""
-    listen: str = ""
+    listen: tuple[str, ...] = ()
     credentials: dict[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     talks_to: tuple[str, ...] | None = None

@@ -211,7 +211,8 @@ def _show(unit: str, names: str = SHOWN) -> dict[str, str]:
     result = subprocess.run(
         [SYSTEMCTL, "show", "-p", names, unit], capture_output=True, text=True, timeout=CALL_SECONDS, check=False
     )
-    return dict(line.split("=", 1) for line in result.stdout.splitlines() if "=" in line)
+    # Of what is there several times (Listen), the first counts.
+    return dict(line.split("=", 1) for line in reversed(result.stdout.splitlines()) if "=" in line)
 
 
 def _held(socket: str) -> str:

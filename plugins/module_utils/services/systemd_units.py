@@ -143,4 +143,4 @@ def service_drop_in(spec: ServiceSpec) -> str:
 
 def socket_drop_in(spec: ServiceSpec) -> str:
     """Where one node listens."""
-    return f"{HEADER}[Socket]\nListenStream={spec.listen}\n"
+    return HEADER + "[Socket]\n" + "".join(f"ListenStream={place}\n" for place in spec.listen)

@@ -10,11 +10,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body
 
 from .association import Associations
+from .probes import Probes
 from .settings import Settings
+from .trial import Trial
 
 
-def control_routes(settings: Settings, associations: Associations) -> APIRouter:
-    """The administration of a node: domains may ask, networks may approve, both may list and leave."""
+def control_routes(settings: Settings, associations: Associations, trial: Trial, probes: Probes) -> APIRouter:
+    """The administration of a node: domains may ask, networks may approve, both may list, leave and end their trial."""
     router = APIRouter()
 
     @router.get("/association")
@@ -24,6 +26,14 @@ def control_routes(settings: Settings, associations: Associations) -> APIRouter:
     @router.post("/association/leave")
     def leave(uid: Annotated[str, Body(embed=True)]) -> dict[str, Any]:
         return associations.leave(uid)
+
+    @router.post("/trial/end")
+    def end_trial() -> dict[str, Any]:
+        trial.end()
+        return {}
+
+    def probe(workers: Annotated[list[str], Body()], seconds: Annotated[float, Body()]) -> dict[str, Any]:
+        return {"results": probes.run(workers, seconds)}
 
     def request(
         network_url: Annotated[str, Body()],
@@ -37,6 +47,7 @@ def control_routes(settings: Settings, associations: Associations) -> APIRouter:
 
     if settings.kind == "domain":
         router.post("/association/request")(request)
+        router.post("/probe")(probe)
     else:
         router.post("/association/approve")(approve)
     return router

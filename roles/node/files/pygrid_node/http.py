@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -30,11 +31,13 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from . import blob_gate
 from .environment import syft_version
 from .errors import NodeError
 from .service_manager import ServiceManager
 from .settings import Settings
 from .sockets import Sockets
+from .trial import Trial
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -45,6 +48,8 @@ _GRACE_SECONDS = 1.5  # how long running requests may take after a SIGTERM
 _PATIENT_GRACE_SECONDS = 20.0  # the same where systemd waits for a stop, and holds the port meanwhile
 _SETTLE_SECONDS = 0.5  # how long connected clients have, after a SIGTERM, for a request that is on its way
 _PULSE_SECONDS = 0.5
+_DOOR_BACKLOG = 256
+_TRIAL_SECONDS = 0.05  # how often is looked whether a trial is over
 _HEALTH_THREADS = 4
 _CONTROL_MARK = "pygrid_control"
 #: Connections to the database that a server uses beside its API: the queue's lock and its holder, health, peers,
@@ -161,6 +166,18 @@ class _ControlOnly:
         await self.app(scope, receive, send)
 
 
+def _blobs_only(app: ASGIApp) -> ASGIApp:
+    """What is open to workers while the node is on trial."""
+
+    async def blobs(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not scope["path"].startswith(f"{blob_gate.PATH}/"):
+            await JSONResponse({"error": "there are only blobs here"}, 404)(scope, receive, send)
+            return
+        await app(scope, receive, send)
+
+    return blobs
+
+
 def _marked(app: ASGIApp) -> ASGIApp:
     async def marked(scope: Scope, receive: Receive, send: Send) -> None:
         await app({**scope, _CONTROL_MARK: True}, receive, send)
@@ -171,15 +188,19 @@ def _marked(app: ASGIApp) -> ASGIApp:
 class _Server(uvicorn.Server):
     """uvicorn on two listeners, which leaves the signals to us: its own re-raise would end a clean stop with -15."""
 
-    def __init__(self, app: FastAPI, settings: Settings, sockets: Sockets, manager: ServiceManager) -> None:
+    def __init__(
+        self, app: FastAPI, settings: Settings, sockets: Sockets, manager: ServiceManager, trial: Trial | None = None
+    ) -> None:
         options: dict[str, Any] = {
             "lifespan": "off", "ws": "none", "log_config": None, "access_log": False, "server_header": False,
             "proxy_headers": False, "timeout_graceful_shutdown": grace_seconds(settings),
         }  # fmt: skip
         super().__init__(uvicorn.Config(self._last_answers(app), **options))
         self._control_config = uvicorn.Config(self._last_answers(_marked(app)), **options)
+        self._workers_config = uvicorn.Config(self._last_answers(_blobs_only(app)), **options)
         self._sockets, self._manager, self._threads = sockets, manager, api_threads(settings)
-        self._pulse: asyncio.Task[None] | None = None
+        self._trial = trial or Trial(None)
+        self._tasks: list[asyncio.Task[None]] = []
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -188,11 +209,19 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         if self._threads is not None:
             anyio.to_thread.current_default_thread_limiter().total_tokens = self._threads
-        await super().startup(sockets)
+        on_trial = self._trial.on
+        await super().startup([] if on_trial else sockets)
         self._control_config.load()
+        self._workers_config.load()
         loop = asyncio.get_running_loop()
-        self.servers.append(await loop.create_unix_server(self._control_protocol, sock=self._sockets.listen_control()))
-        self._pulse = loop.create_task(self._beat())
+        if on_trial:
+            self._tasks.append(loop.create_task(self._let_in_after_the_trial()))
+        control = functools.partial(self._protocol, self._control_config)
+        self.servers.append(await loop.create_unix_server(control, sock=self._sockets.listen_control()))
+        if self._sockets.workers is not None:
+            door = functools.partial(self._protocol, self._workers_config)
+            self.servers.append(await loop.create_server(door, sock=self._sockets.workers, backlog=_DOOR_BACKLOG))
+        self._tasks.append(loop.create_task(self._beat()))
         self._manager.ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -227,9 +256,16 @@ class _Server(uvicorn.Server):
 
         return answering
 
-    def _control_protocol(self) -> asyncio.Protocol:
-        return self._control_config.http_protocol_class(  # type: ignore[call-arg]
-            config=self._control_config, server_state=self.server_state, app_state=self.lifespan.state
+    async def _let_in_after_the_trial(self) -> None:
+        while self._trial.on:
+            await asyncio.sleep(_TRIAL_SECONDS)
+        loop = asyncio.get_running_loop()
+        public = functools.partial(self._protocol, self.config)
+        self.servers.append(await loop.create_server(public, sock=self._sockets.tcp, backlog=self.config.backlog))
+
+    def _protocol(self, config: uvicorn.Config) -> asyncio.Protocol:
+        return config.http_protocol_class(  # type: ignore[call-arg]
+            config=config, server_state=self.server_state, app_state=self.lifespan.state
         )
 
     def serve_sockets(self) -> None:
@@ -257,6 +293,7 @@ def serve(
     sockets: Sockets,
     manager: ServiceManager,
     on_signal: Callable[[], None] | None = None,
+    trial: Trial | None = None,
 ) -> None:
     """Serve in the main thread until SIGTERM or SIGINT; returns once running requests ended or their time is up.
 
@@ -266,8 +303,9 @@ def serve(
         sockets: its listeners.
         manager: is told when the node answers, that it goes on, and that it stops.
         on_signal: called in the signal handler, so it may only set flags.
+        trial: while it is on, nobody is let in over TCP.
     """
-    server = _Server(app, settings, sockets, manager)
+    server = _Server(app, settings, sockets, manager, trial)
 
     def stop(_number: int, _frame: object) -> None:
         server.should_exit = True

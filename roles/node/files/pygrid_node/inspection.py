@@ -22,6 +22,7 @@ from . import queue_producer
 from .database import Health
 from .peers import PeerMonitor, PeerState, uid_text
 from .settings import Settings
+from .trial import Trial
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +47,13 @@ class Inspection:
         server: the running network or domain.
         settings: its settings.
         monitor: its peer monitor.
+        trial: whether it lets nobody in yet.
     """
 
-    def __init__(self, server: Any, settings: Settings, monitor: PeerMonitor) -> None:
+    def __init__(self, server: Any, settings: Settings, monitor: PeerMonitor, trial: Trial) -> None:
         self._server = server
         self._settings = settings
-        self._monitor = monitor
+        self._monitor, self._trial = monitor, trial
         base = SQLiteBase if server.db.engine.dialect.name == "sqlite" else PostgresBase
         self._tables = base.metadata.tables
         self._health = Health(server.db.engine)
@@ -63,7 +65,7 @@ class Inspection:
         problem = self.database_problem()
         if problem:
             reasons.append(problem)
-        document: dict[str, Any] = {"reasons": reasons, "database": {"reachable": not problem}}
+        document: dict[str, Any] = {"reasons": reasons, "database": {"reachable": not problem}, "trial": self._trial.on}
         if self._settings.kind == "network":
             document["peers"] = [state.brief() for state in self._monitor.states()]
         else:

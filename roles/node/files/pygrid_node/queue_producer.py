@@ -8,7 +8,8 @@ the last minute and never sees them again, keeps jobs in memory where a restart 
 dies on the first error of the database. Here a job stays in the database until a worker is free to take it.
 
 For server.py: `install(settings, identity)` before the server is built, `requeue_undelivered(server)` in its
-`init_queue_manager`, before upstream's. For metrics and status: `attached_workers(server)` and `backlog(server)`.
+`init_queue_manager`, before upstream's. For metrics and status: `attached_workers(server)` and `backlog(server)`;
+for probes: `producer_of(server)`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from .ledger import Ledger
 from .queue_router import Attached, Request, Router
 from .registry import Registry
 from .settings import Settings
+from .trial import Trial
 
 log = logging.getLogger("pygrid_node.queue")
 
@@ -43,8 +45,14 @@ _SWEEP_SECONDS = 10.0
 _ABSENT_SECONDS = 60.0  # a worker that some running job names may be away for so long before its job is taken back
 
 
-def install(settings: Settings, identity: Identity) -> None:
-    """Make upstream's server use this queue, and its job API work with it; call it before the server is built."""
+def install(settings: Settings, identity: Identity, trial: Trial) -> None:
+    """Make upstream's server use this queue, and its job API work with it; call it before the server is built.
+
+    Args:
+        settings: of the domain.
+        identity: of the domain.
+        trial: while it is on, people's jobs wait.
+    """
     from syft.service.queue import zmq_client
     from syft.service.queue.zmq_producer import ZMQProducer
 
@@ -54,7 +62,7 @@ def install(settings: Settings, identity: Identity) -> None:
     class Producer(_Producer, ZMQProducer):
         """Upstream's type, so that annotations and isinstance hold; none of its behaviour is left."""
 
-    Producer.settings, Producer.identity = settings, identity
+    Producer.settings, Producer.identity, Producer.trial = settings, identity, trial
     zmq_client.ZMQProducer = Producer
     jobs.install()
 
@@ -72,7 +80,7 @@ def requeue_undelivered(server: Any) -> int:
 
 def attached_workers(server: Any) -> list[dict[str, Any]]:
     """The workers connected right now: name, uid, pool, state, job (id or None) and busy_seconds."""
-    producer = _producer_of(server)
+    producer = producer_of(server)
     return [] if producer is None else [_describe(worker) for worker in producer.router.workers()]
 
 
@@ -84,7 +92,8 @@ def backlog(server: Any) -> int:
     return len(stash.get_by_status(stash.root_verify_key, status=Status.CREATED).unwrap() or [])
 
 
-def _producer_of(server: Any) -> Any:
+def producer_of(server: Any) -> Any:
+    """The producer of a domain, None for a network."""
     manager = getattr(server, "queue_manager", None)
     return manager.producers.get(_QUEUE_NAME) if manager is not None else None
 
@@ -106,6 +115,7 @@ class _Producer:
 
     settings: Settings
     identity: Identity
+    trial: Trial
 
     def post_init(self) -> None:
         """Called by upstream's constructor: bind the port."""
@@ -115,6 +125,7 @@ class _Producer:
         self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._task: Callable[[], None] | None = None
         self._absent_since: dict[Any, float] = {}
+        self._pins: dict[str, str] = {}
         self._policies_file = self.settings.data_directory / "worker-policies.json"
         self._policies = _load_policies(self._policies_file)
         database = self.queue_stash.db
@@ -160,6 +171,14 @@ class _Producer:
             self._feeder.join(timeout=5)
         self.router.close()
 
+    def pin(self, item_id: str, worker_uid: str) -> None:
+        """Let one worker alone have a queue item, even while the node is on trial; before the item is stored."""
+        self._pins[item_id] = worker_uid
+
+    def unpin(self, item_id: str) -> None:
+        """The item is no more."""
+        self._pins.pop(item_id, None)
+
     @property
     def alive(self) -> bool:
         return self._feeder.is_alive()
@@ -190,10 +209,11 @@ class _Producer:
             return
         pools = {pool.id: pool.name for pool in self.registry.pools()}
         for item in self.ledger.waiting():
+            worker = self._pins.get(item.id.no_dash, "")
             pool = pools.get(item.worker_pool.object_uid, "")
-            if wanted.get(pool, 0) < 1 or self._waits_for_others(item):
+            if (self.trial.on and not worker) or wanted.get(pool, 0) < 1 or self._waits_for_others(item):
                 continue
-            request = Request(item.id.no_dash, pool, _serialized(item))
+            request = Request(item.id.no_dash, pool, _serialized(item), worker)
             self.ledger.take(item)
             wanted[pool] -= 1
             self.router.submit(request)

@@ -36,11 +36,15 @@ _ZAP_ADDRESS = "inproc://zeromq.zap.01"  # fixed by https://rfc.zeromq.org/spec/
 
 @dataclass(frozen=True)
 class Request:
-    """A job on its way to a worker."""
+    """A job on its way to a worker of a pool, or, by its uid, to one worker alone."""
 
     item_id: str
     pool: str
     payload: bytes
+    worker: str = ""
+
+    def suits(self, worker: Attached) -> bool:
+        return worker.pool == self.pool and self.worker in ("", worker.uid)
 
 
 @dataclass
@@ -137,7 +141,7 @@ class Router:
             for worker in self._workers.values():
                 if worker.idle:
                     free[worker.pool] = free.get(worker.pool, 0) + 1
-            for request in self._pending:
+            for request in (request for request in self._pending if not request.worker):
                 free[request.pool] = free.get(request.pool, 0) - 1
             return {pool: number for pool, number in free.items() if number > 0}
 
@@ -155,9 +159,9 @@ class Router:
     def withdraw_unservable(self) -> list[Request]:
         """Take back what waits here for a pool without any worker left."""
         with self._lock:
-            pools = {worker.pool for worker in self._workers.values()}
-            lost = [request for request in self._pending if request.pool not in pools]
-            self._pending = deque(request for request in self._pending if request.pool in pools)
+            workers = self._workers.values()
+            lost = [request for request in self._pending if not any(request.suits(worker) for worker in workers)]
+            self._pending = deque(request for request in self._pending if request not in lost)
             return lost
 
     def admit(self, worker: Attached) -> None:
@@ -320,9 +324,8 @@ class Router:
     def _dispatch(self) -> None:
         waiting, self._pending = self._pending, deque()
         for request in waiting:
-            if not any(
-                self._try_send(worker, request) for worker in self._workers.values() if worker.pool == request.pool
-            ):
+            suitable = (worker for worker in self._workers.values() if request.suits(worker))
+            if not any(self._try_send(worker, request) for worker in suitable):
                 self._pending.append(request)
 
     def _try_send(self, worker: Attached, request: Request) -> bool:

@@ -21,6 +21,7 @@ from .owner import write_owner
 from .service_manager import ServiceManager
 from .settings import Settings
 from .sockets import Sockets
+from .trial import Trial
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +48,9 @@ def run(settings: Settings, identity: Identity) -> int:
     settings.blob_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = blobs.make_store(settings, identity)
     blobs.check(store)
+    trial = Trial(settings.trial_file)
     with environment.without_collector():
-        server = _build(settings, identity, store)
+        server = _build(settings, identity, store, trial)
     logs.own_handlers()
     database.be_patient(PATIENCE_SECONDS)
     environment.forget_secrets()
@@ -61,15 +63,16 @@ def run(settings: Settings, identity: Identity) -> int:
     from .inspection import Inspection
     from .metrics import make_registry, server_metrics
     from .peers import PeerMonitor
+    from .probes import Probes
 
     monitor = PeerMonitor(server)
-    inspection = Inspection(server, settings, monitor)
+    inspection = Inspection(server, settings, monitor, trial)
     registry = make_registry(settings, lambda: server_metrics(inspection, settings))
     app = make_app(
         settings,
         identity.uid,
         Probe(ready=inspection.ready, status=inspection.status, registry=registry),
-        control_routes(settings, Associations(server, monitor)),
+        control_routes(settings, Associations(server, monitor), trial, Probes(server)),
     )
     channel = blobs.channel_routes(settings, identity, store)
     if channel is not None:
@@ -85,7 +88,7 @@ def run(settings: Settings, identity: Identity) -> int:
         monitor.stop()
         _exit_at_the_latest(grace_seconds(settings) + STOP_SECONDS)
 
-    serve(app, settings, sockets, manager, stopping)
+    serve(app, settings, sockets, manager, stopping, trial)
     _stop(server)
     logger.info("stopped")
     logs.flush()
@@ -93,7 +96,7 @@ def run(settings: Settings, identity: Identity) -> int:
     os._exit(0)
 
 
-def _build(settings: Settings, identity: Identity, store: Store) -> Any:
+def _build(settings: Settings, identity: Identity, store: Store, trial: Trial) -> Any:
     """Import syft, close its holes, and build the server.
 
     Raises:
@@ -119,7 +122,7 @@ def _build(settings: Settings, identity: Identity, store: Store) -> Any:
     if not network:
         from . import queue_producer
 
-        queue_producer.install(settings, identity)
+        queue_producer.install(settings, identity, trial)
     server_class = NetworkServer if network else DomainServer
     with _one_line_reasons(settings):
         server = server_class(

@@ -41,11 +41,11 @@ class ServiceManager:
         self._parts, self._heard = frozenset(parts), set[str]()
         self._socket: socket.socket | None = None
         self._interval, self._next_ping, self._status = 0.0, 0.0, ""
-        self.passed: socket.socket | None = None
+        self.passed: list[socket.socket] = []
         if enabled:
             self._socket = _connect(variables["NOTIFY_SOCKET"])
             self._interval = _watchdog_seconds(variables) / 2
-            self.passed = _passed_socket(variables)
+            self.passed = _passed_sockets(variables)
 
     def ready(self) -> None:
         """The node answers."""
@@ -106,18 +106,20 @@ def _watchdog_seconds(variables: dict[str, str]) -> float:
     return 0.0
 
 
-def _passed_socket(variables: dict[str, str]) -> socket.socket | None:
-    """The one listening socket that systemd passes, or None when it passes none.
+def _passed_sockets(variables: dict[str, str]) -> list[socket.socket]:
+    """The listening sockets that systemd passes.
 
     Raises:
-        NodeError: there are several, or it is none that listens for TCP connections.
+        NodeError: one of them does not listen for TCP connections.
     """
-    if variables["LISTEN_PID"] != str(os.getpid()) or variables["LISTEN_FDS"] in ("", "0"):
-        return None
-    if variables["LISTEN_FDS"] != "1":
-        raise NodeError(f"systemd passes {variables['LISTEN_FDS']} sockets, the node has one port: one ListenStream=")
-    listener = socket.socket(fileno=_FIRST_DESCRIPTOR)
-    os.set_inheritable(_FIRST_DESCRIPTOR, False)
+    if variables["LISTEN_PID"] != str(os.getpid()):
+        return []
+    return [_listener(_FIRST_DESCRIPTOR + number) for number in range(int(variables["LISTEN_FDS"] or 0))]
+
+
+def _listener(descriptor: int) -> socket.socket:
+    listener = socket.socket(fileno=descriptor)
+    os.set_inheritable(descriptor, False)
     listens = listener.family in (socket.AF_INET, socket.AF_INET6) and listener.type == socket.SOCK_STREAM
     if not listens or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         raise NodeError("systemd passes a socket that does not listen for TCP connections: use ListenStream=")

@@ -36,11 +36,11 @@ _Z85_KEY = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 _COMMON = {
     "schema", "kind", "name", "identity_file", "node_directory", "run_directory", "listen", "database_url",
     "database_url_file", "database_tls", "database_connections", "blob_directory", "blobs", "trust_file",
-    "client_certificate_file", "log_level", "stop_with_parent", "notify",
+    "client_certificate_file", "log_level", "stop_with_parent", "notify", "trial_file",
 }  # fmt: skip
 _OWN_KEYS = {
     "network": {"auto_approve_domains"},
-    "domain": {"queue"},
+    "domain": {"queue", "listen_workers"},
     "worker": {"domain", "pool", "orphaned_jobs", "processes"},
 }
 
@@ -105,7 +105,9 @@ class Settings:
         client_certificate_file: PEM, certificate and key that the node shows to servers that ask for one.
         database_tls: True verifies PostgreSQL's certificate and name, False allows no TLS, None leaves it to libpq.
         database_connections: the most connections of the whole node to PostgreSQL, None for no limit.
+        listen_workers: where a domain's blobs are for its workers on other hosts, on trial too.
         notify: speak with systemd, and take its sockets.
+        trial_file: while it is there when the node starts, the node is on trial (trial.Trial); None for never.
         processes: how many jobs a worker runs at the same time.
     """
 
@@ -125,6 +127,8 @@ class Settings:
     database_tls: bool | None = None
     database_connections: int | None = None
     notify: bool = False
+    trial_file: Path | None = None
+    listen_workers: Listen | None = None
     blobs: Blobs = Blobs()
     auto_approve_domains: bool = False
     queue: Queue | None = None
@@ -201,6 +205,7 @@ def parse_settings(document: Any, digest: str = "") -> Settings:
         "log_level": fields.choice("log_level", LOG_LEVELS, "INFO"),
         "stop_with_parent": fields.boolean("stop_with_parent", True),
         "notify": fields.boolean("notify", False),
+        "trial_file": fields.optional_path("trial_file"),
         "digest": digest,
     }
     processes = fields.number("processes", 1, MOST_PROCESSES, 1) if kind == "worker" else 1
@@ -211,7 +216,8 @@ def parse_settings(document: Any, digest: str = "") -> Settings:
     if kind == "network":
         return Settings(**common, auto_approve_domains=fields.boolean("auto_approve_domains", False))
     if kind == "domain":
-        return Settings(**common, queue=_queue(fields))
+        doors = {"listen_workers": _listen(fields, "listen_workers")} if fields.has("listen_workers") else {}
+        return Settings(**common, **doors, queue=_queue(fields))
     return Settings(
         **common,
         domain=_domain(fields),
@@ -221,8 +227,8 @@ def parse_settings(document: Any, digest: str = "") -> Settings:
     )
 
 
-def _listen(fields: Fields) -> Listen:
-    section = fields.section("listen", {"host", "port"})
+def _listen(fields: Fields, key: str = "listen") -> Listen:
+    section = fields.section(key, {"host", "port"})
     return Listen(section.text("host"), section.port("port"))
 
 

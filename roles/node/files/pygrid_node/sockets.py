@@ -1,17 +1,18 @@
 # Copyright (c) OpenMined and contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The listening sockets of a node: a TCP port, its own or systemd's, and the control socket."""
+"""The listening sockets of a node: its TCP ports, its own or systemd's, and the control socket."""
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .errors import EXIT_TEMPORARY, NodeError
-from .settings import Settings
+from .settings import Listen, Settings
 
 CONTROL_SOCKET = "control.sock"
 _BACKLOG = 1024
@@ -22,15 +23,22 @@ class Sockets:
 
     Args:
         settings: the node's settings.
-        passed: the socket that systemd listens on for the node; clients that come while the node restarts wait there.
+        passed: the sockets that systemd listens on for the node; clients that come while the node restarts wait there.
+
+    Attributes:
+        tcp: where everybody comes in.
+        workers: where a Domain's Workers on other hosts fetch and leave blobs, if they do.
 
     Raises:
-        NodeError: the port is taken, or systemd's socket is another one than the settings say.
+        NodeError: a port is taken, or systemd's sockets are others than the settings say.
     """
 
-    def __init__(self, settings: Settings, passed: socket.socket | None = None) -> None:
+    def __init__(self, settings: Settings, passed: Sequence[socket.socket] = ()) -> None:
         self._settings = settings
-        self.tcp = _checked(settings, passed) if passed is not None else _listen_tcp(settings)
+        places = [place for place in (settings.listen, settings.listen_workers) if place is not None]
+        listeners = _checked(places, passed) if passed else [_listen_tcp(place) for place in places]
+        self.tcp = listeners[0]
+        self.workers = listeners[1] if len(listeners) > 1 else None
         self.control: socket.socket | None = None
         # A job's forked child would otherwise keep the port when its worker is killed.
         os.register_at_fork(after_in_child=self.close)
@@ -42,40 +50,47 @@ class Sockets:
 
     def close(self) -> None:
         """Close this process's copies of the sockets."""
-        for listener in (self.tcp, self.control):
+        for listener in (self.tcp, self.workers, self.control):
             if listener is not None:
                 listener.close()
 
 
-def _address(settings: Settings) -> tuple[Any, ...]:
-    """What getaddrinfo says of the address in the settings; raises OSError."""
-    return socket.getaddrinfo(settings.listen.host, settings.listen.port, type=socket.SOCK_STREAM)[0]
+def _address(place: Listen) -> tuple[Any, ...]:
+    """What getaddrinfo says of an address in the settings; raises OSError."""
+    return socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)[0]
 
 
-def _checked(settings: Settings, passed: socket.socket) -> socket.socket:
-    wanted = f"{settings.listen.host}:{settings.listen.port}"
+def _checked(places: Sequence[Listen], passed: Sequence[socket.socket]) -> list[socket.socket]:
+    """The passed sockets in the order of the places; each has to be there."""
+    found = {listener.getsockname()[:2]: listener for listener in passed}
+    wanted = []
+    for place in places:
+        try:
+            wanted.append(_address(place)[4][:2])
+        except OSError as error:
+            raise NodeError(f"cannot listen on {_text(place)}: {error.strerror}", EXIT_TEMPORARY) from None
+    if set(wanted) != set(found):
+        listens = " and ".join(f"{host}:{port}" for host, port in found)
+        says = " and ".join(_text(place) for place in places)
+        raise NodeError(f"systemd's socket listens on {listens}, the settings say {says}: make them equal")
+    return [found[address] for address in wanted]
+
+
+def _listen_tcp(place: Listen) -> socket.socket:
     try:
-        address = _address(settings)[4]
-    except OSError as error:
-        raise NodeError(f"cannot listen on {wanted}: {error.strerror}", EXIT_TEMPORARY) from None
-    if passed.getsockname()[:2] != address[:2]:
-        host, port = passed.getsockname()[:2]
-        raise NodeError(f"systemd's socket listens on {host}:{port}, the settings say {wanted}: make them equal")
-    return passed
-
-
-def _listen_tcp(settings: Settings) -> socket.socket:
-    try:
-        family, kind, protocol, _name, address = _address(settings)
+        family, kind, protocol, _name, address = _address(place)
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(_BACKLOG)
     except OSError as error:
-        place = f"{settings.listen.host}:{settings.listen.port}"
-        raise NodeError(f"cannot listen on {place}: {error.strerror}", EXIT_TEMPORARY) from None
+        raise NodeError(f"cannot listen on {_text(place)}: {error.strerror}", EXIT_TEMPORARY) from None
     listener.setblocking(False)
     return listener
+
+
+def _text(place: Listen) -> str:
+    return f"{place.host}:{place.port}"
 
 
 def _listen_unix(directory: Path) -> socket.socket:
