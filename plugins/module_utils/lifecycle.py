@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,8 +152,16 @@ class Node:
                 return f"an older {name}"
         return ""
 
-    def converge(self, changes: list[Change]) -> None:
-        """Apply ``changes``. May be killed anywhere: the next run sees what is left to do."""
+    @property
+    def python(self) -> Path:
+        """The interpreter of the release that the node is to have."""
+        return self._home.releases / self._wanted.release / "env" / "bin" / "python"
+
+    def converge(self, changes: list[Change], prepare: Callable[[], None] | None = None) -> None:
+        """Apply ``changes``. May be killed anywhere: the next run sees what is left to do.
+
+        prepare: is called while the node is stopped, before anything of it is another.
+        """
         name = self._wanted.name
         if not is_staged(self._home.root, self._wanted.release):
             raise PygridError(f"{name}: release {self._wanted.release} is not staged on this host")
@@ -167,10 +176,11 @@ class Node:
             self._write_files()
             return
         with self._manager.held(name, self._wanted.stop_seconds):
+            if prepare is not None:
+                prepare()
             self._write_files()
             if self._paths.active_release() != self._wanted.release:
-                target = self._home.releases / self._wanted.release
-                link_atomic(self._paths.current, os.path.relpath(target, self._paths.root))
+                point_at(self._paths, self._wanted.release)
         self._manager.run(self._service)
 
     def _write_files(self) -> None:
@@ -182,9 +192,8 @@ class Node:
         """Let the release that will read the settings judge them before they replace those of the running node."""
         draft = self._paths.root / ".settings.json.draft"
         write_if_different(draft, self._settings)
-        python = self._home.releases / self._wanted.release / "env" / "bin" / "python"
         result = subprocess.run(
-            [str(python), "-m", "pygrid_node", "check", str(draft)],
+            [str(self.python), "-m", "pygrid_node", "check", str(draft)],
             env={"PATH": os.defpath, "HOME": str(self._paths.state / "tmp")},
             cwd=self._paths.root,
             capture_output=True,
@@ -195,6 +204,11 @@ class Node:
         draft.unlink()
         if result.returncode != 0:
             raise PygridError(f"{self._wanted.name}: its settings are refused: {result.stderr.strip()[-500:]}")
+
+
+def point_at(node: NodePaths, release: str) -> None:
+    """Let the node run with another release from its next start on."""
+    link_atomic(node.current, os.path.relpath(node.home.releases / release, node.root))
 
 
 def make_node_folders(node: NodePaths) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.control import NodeUnavailable, request
 from ansible_collections.openmined.pygrid.plugins.module_utils.files import read_json, read_text
+from ansible_collections.openmined.pygrid.plugins.module_utils.former import FormerState
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, NodePaths
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.managers import manager_for
 from ansible_collections.openmined.pygrid.plugins.module_utils.settings import digest
@@ -53,6 +54,14 @@ def read_peers(node: NodePaths) -> list[dict[str, Any]] | None:
     return answer["peers"] if status == 200 else None
 
 
+def read_former(node: NodePaths) -> dict[str, Any] | None:
+    """What the node can go back to: ``release``, ``snapshot``, ``since`` and ``going_back``; None when to nothing."""
+    former = FormerState(node).read()
+    if former is None:
+        return None
+    return {key: getattr(former, key) for key in ("release", "snapshot", "since", "going_back")}
+
+
 def read_node(home: Home, name: str, details: bool = False) -> dict[str, Any]:
     """Everything that decisions about a node are made from; holds no secret."""
     node = home.node(name)
@@ -70,6 +79,8 @@ def read_node(home: Home, name: str, details: bool = False) -> dict[str, Any]:
         "settings": read_json(node.settings),
         "settings_digest": digest(settings),
         "workers": read_json(node.workers),
+        "former": read_former(node),
+        "trial": node.trial.exists(),
         "data": node.data.is_dir() and any(node.data.iterdir()),
         "service": {
             "state": service.state,

@@ -196,6 +196,11 @@ class NodePaths:
         return self.root / "trial.json"
 
     @property
+    def former(self) -> Path:
+        """What the node was before its last upgrade."""
+        return self.root / "former.json"
+
+    @property
     def log(self) -> Path:
         return self.root / "log"
 

@@ -97,7 +97,7 @@ def active_release(node_directory: str | os.PathLike) -> str | None:
 
 
 def releases_in_use(nodes: str | os.PathLike) -> dict:
-    """Return {release name: [names of the nodes below the folder `nodes` whose current link points at it]}."""
+    """Return {release name: [names of the nodes below the folder `nodes` that run with it, or may go back to it]}."""
     used: dict = {}
     try:
         names = sorted(entry.name for entry in os.scandir(nodes))
@@ -105,6 +105,16 @@ def releases_in_use(nodes: str | os.PathLike) -> dict:
         return used
     for node in names:
         name = active_release(Path(nodes) / node)
-        if name:
-            used.setdefault(name, []).append(node)
+        for release in {name, *_named_by_former(Path(nodes) / node)}:
+            if release:
+                used.setdefault(release, []).append(node)
     return used
+
+
+def _named_by_former(node: Path) -> list:
+    """What going back needs (see module_utils.former)."""
+    try:
+        former = json.loads((node / "former.json").read_text(encoding="utf-8"))
+        return [former["release"], former["upgraded_to"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []

@@ -22,18 +22,23 @@ options:
     description:
       - V(started) also restarts a node that runs with another release or other settings.
       - V(absent) removes what a deploy created; identity and data stay unless O(remove_data) is true.
+      - V(on_trial) is like V(started), but keeps what the node was and knew before another release takes over, and lets
+        nobody in until V(accepted). Calls and jobs wait meanwhile.
+      - V(accepted) ends the trial. V(former) goes back to the release before, and to what the node knew then.
     type: str
-    choices: [started, stopped, absent]
+    choices: [started, stopped, absent, on_trial, accepted, former]
     default: started
   kind:
-    description: Kind of node; required for V(started).
+    description: Kind of node; required unless it is V(stopped) or V(absent).
     type: str
     choices: [network, domain, worker]
   release:
-    description: Name of the staged release to run; required for V(started).
+    description: Name of the staged release to run; required for V(started) and V(on_trial).
     type: str
   settings:
-    description: What the inventory decides of the node's settings; required for V(started). Holds no secret.
+    description:
+      - What the inventory decides of the node's settings; required for V(started) and V(on_trial).
+      - Holds no secret.
     type: dict
   workers:
     description:
@@ -66,6 +71,10 @@ options:
       - Any, when omitted.
     type: list
     elements: str
+  trial_seconds:
+    description: With V(on_trial), after how long the node lets everybody in though nobody has accepted it.
+    type: int
+    default: 600
   remove_data:
     description: With V(absent), remove identity and data too. They cannot be brought back.
     type: bool
@@ -83,6 +92,12 @@ EXAMPLES = r"""
       log_level: INFO
       stop_with_parent: true
       auto_approve_domains: false
+
+- name: Go back to the release before, and to what the Network knew then
+  openmined.pygrid.node:
+    name: net
+    kind: network
+    state: former
 
 - name: Remove the Network, keep its data
   openmined.pygrid.node:
@@ -113,13 +128,15 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.lifecycle import 
 )
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, open_home
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.base import Limits
+from ansible_collections.openmined.pygrid.plugins.module_utils.upgrade import Upgrade
 
+STATES = ["started", "stopped", "absent", "on_trial", "accepted", "former"]
 LIMITS = ("cpu_percent", "memory_mb", "tasks")
 
 
-def start(home: Home, parameters: dict[str, Any], dry_run: bool) -> list[Change]:
-    """Bring the node to what is wanted; returns the differences that were found."""
-    wanted = Wanted(
+def wanted_node(parameters: dict[str, Any]) -> Wanted:
+    """What the parameters say of the node."""
+    return Wanted(
         name=parameters["name"],
         kind=parameters["kind"],
         release=parameters["release"],
@@ -129,6 +146,10 @@ def start(home: Home, parameters: dict[str, Any], dry_run: bool) -> list[Change]
         limits=Limits(**{key: parameters["limits"][key] or 0 for key in LIMITS} if parameters["limits"] else {}),
         talks_to=None if parameters["talks_to"] is None else tuple(parameters["talks_to"]),
     )
+
+
+def start(home: Home, wanted: Wanted, dry_run: bool) -> list[Change]:
+    """Bring the node to what is wanted; returns the differences that were found."""
     node = Node(home, wanted)
     changes = node.changes()
     if changes and not dry_run:
@@ -139,9 +160,15 @@ def start(home: Home, parameters: dict[str, Any], dry_run: bool) -> list[Change]
 def run(home: Home, parameters: dict[str, Any], dry_run: bool) -> list[Change]:
     """Do what ``state`` asks for."""
     name, stop_seconds = parameters["name"], parameters["stop_seconds"]
-    if parameters["state"] == "started":
-        return start(home, parameters, dry_run)
-    if parameters["state"] == "absent":
+    state = parameters["state"]
+    if state == "started":
+        return start(home, wanted_node(parameters), dry_run)
+    if state in ("on_trial", "accepted", "former"):
+        upgrade = Upgrade(home, wanted_node(parameters))
+        if state == "on_trial":
+            return upgrade.begin(parameters["trial_seconds"], dry_run)
+        return upgrade.accept(dry_run) if state == "accepted" else upgrade.go_back(dry_run)
+    if state == "absent":
         return remove_node(home, name, stop_seconds, parameters["remove_data"], dry_run)
     stopped = stop_node(home, name, stop_seconds, dry_run)
     return [Change("state", "running\n", "stopped\n")] if stopped else []
@@ -152,7 +179,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **NODE_ARGUMENTS,
-            "state": {"type": "str", "choices": ["started", "stopped", "absent"], "default": "started"},
+            "state": {"type": "str", "choices": STATES, "default": "started"},
             "kind": {"type": "str", "choices": KINDS},
             "release": {"type": "str"},
             "settings": {"type": "dict"},
@@ -160,9 +187,15 @@ def main() -> None:
             "stop_seconds": {"type": "int", "default": 30},
             "limits": {"type": "dict", "options": {key: {"type": "int", "default": 0} for key in LIMITS}},
             "talks_to": {"type": "list", "elements": "str"},
+            "trial_seconds": {"type": "int", "default": 600},
             "remove_data": {"type": "bool", "default": False},
         },
-        required_if=[("state", "started", ("kind", "release", "settings"))],
+        required_if=[
+            ("state", "started", ("kind", "release", "settings")),
+            ("state", "on_trial", ("kind", "release", "settings")),
+            ("state", "accepted", ("kind",)),
+            ("state", "former", ("kind",)),
+        ],
         supports_check_mode=True,
     )
     home = open_home(module.params["home"], module.params["scope"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import threading
@@ -120,6 +121,23 @@ def test_a_trial(grid: Grid) -> None:
     assert answers[0]["status"] == "completed"
     assert not grid.ready()["trial"]
     assert [result["problem"] for result in grid.probe(*grid.slots)] == ["", ""], "not only on trial"
+
+
+def test_a_probe_that_was_cut_off_leaves_nothing_either(grid: Grid) -> None:
+    running(grid.domain)
+    grid.wait_ready()
+    running(grid.worker)
+    wait_for("the Worker is there", lambda: len(grid.ready()["workers"]["names"]) == 2, 60)
+    before = grid.known()
+    grid.worker.process.send_signal(signal.SIGSTOP)
+    prober = threading.Thread(target=lambda: grid.probe(*grid.slots, seconds=30), daemon=True)
+    prober.start()
+    wait_for("a probe job is stored", lambda: "JobItem" in grid.new_since(before), 20)
+    grid.domain.stop(signal.SIGKILL)
+    grid.worker.process.send_signal(signal.SIGCONT)
+    running(grid.domain)
+    grid.wait_ready()
+    assert grid.new_since(before) == {}
 
 
 def test_a_trial_that_nobody_ends_ends_by_itself(grid: Grid) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from .errors import NodeError
 from .queue_producer import producer_of
+from .queue_router import Attached
 
 _POLL_SECONDS = 0.1
 _ENDED = ("completed", "errored", "interrupted")
@@ -28,15 +29,13 @@ def pygrid_probe():  # type: ignore[no-untyped-def] # noqa: ANN201 - its source 
     return int(numpy.arange(10).sum())
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Probe:
-    """The job of one worker's slot."""
+    """The job of one worker's slot; ids are UIDs."""
 
-    worker: str
-    item: Any
-    action: Any
-    job: Any = None
-    began: float = 0.0
+    job: Any
+    result: Any
+    began: float
 
 
 class Probes:
@@ -76,19 +75,18 @@ class Probes:
         results: dict[str, dict[str, Any]] = {}
         try:
             while len(results) < len(workers):
-                uids = {worker.name: worker.uid for worker in self._producer.router.workers()}
-                for name in workers:
-                    if name not in probes and name in uids:
-                        probes[name] = self._submit(code, name, uids[name])
+                for worker in self._producer.router.workers():
+                    if worker.name in workers and worker.name not in probes:
+                        probes[worker.name] = self._submit(code, worker)
                 for name, probe in probes.items():
                     problem = self._problem(probe)
                     if name not in results and problem is not None:
-                        results[name] = _result(probe.worker, problem, probe.began)
+                        results[name] = _result(name, problem, probe.began)
                 if time.monotonic() >= deadline:
                     break
                 time.sleep(_POLL_SECONDS)
         finally:
-            self._forget(code, list(probes.values()))
+            self.forget()
         for name in workers:
             if name not in results:
                 problem = "its probe job did not end in time" if name in probes else "it is not connected"
@@ -102,7 +100,7 @@ class Probes:
             submitted = syft_function_single_use()(pygrid_probe)
         return self._server.services.user_code._submit(self._context(), submitted, exists_ok=True).unwrap()
 
-    def _submit(self, code: Any, worker: str, uid: str) -> _Probe:
+    def _submit(self, code: Any, worker: Attached) -> _Probe:
         from syft.service.action.action_object import Action, ActionType
         from syft.service.queue.queue_stash import ActionQueueItem
         from syft.types.uid import UID, LineageID
@@ -121,63 +119,60 @@ class Probes:
             args=[],
             kwargs={"action": action},
             has_execute_permissions=True,
-            worker_pool=server.get_worker_pool_ref_by_name(key),
+            worker_pool=server.get_worker_pool_ref_by_name(key, worker.pool),
         )
-        probe = _Probe(worker, item, action, began=time.monotonic())
-        self._producer.pin(item.id.no_dash, uid)
-        probe.job = server.add_queueitem_to_queue(queue_item=item, credentials=key, action=action).unwrap()
-        return probe
+        self._producer.pin(item.id.no_dash, worker.uid)
+        server.add_queueitem_to_queue(queue_item=item, credentials=key, action=action).unwrap()
+        return _Probe(item.job_id, action.result_id, time.monotonic())
 
     def _problem(self, probe: _Probe) -> str | None:
         """None while it runs, "" when it went well."""
-        job = self._producer.ledger.job(probe.item.job_id)
+        job = self._producer.ledger.job(probe.job)
         if job is None or job.status.value not in _ENDED:
             return None
         if job.status.value != "completed":
             message = getattr(job.result, "message", "") or "no reason was given"
             return f"its probe job is {job.status.value}: {message}"
-        found = self._server.services.action._get(
-            self._context(), uid=probe.action.result_id, resolve_nested=True
-        ).unwrap()
+        found = self._server.services.action._get(self._context(), uid=probe.result, resolve_nested=True).unwrap()
         answer = found.syft_action_data
         return "" if answer == _ANSWER else f"its probe job gave {answer!r} instead of {_ANSWER}"
 
-    def _forget(self, code: Any, probes: list[_Probe]) -> None:
-        """Delete every row and blob that came from the probes, also of those that have not ended."""
+    def forget(self) -> None:
+        """Delete every row and blob of probe jobs, also of those that run on, or that a killed process left."""
+        services, key = self._server.services, self._server.verify_key
+        codes = services.user_code.stash.get_by_service_func_name(key, _NAME).unwrap()
+        own = [code for code in codes if code.user_verify_key == key]
+        for code in own:
+            for job in self._server.job_stash.get_by_user_code_id(key, code.id).unwrap():
+                self._forget_job(job)
+            services.user_code_status.stash.delete_by_uid(key, code.status_link.object_uid).unwrap()
+            services.user_code.stash.delete_by_uid(key, code.id).unwrap()
+        if own:
+            for history in services.code_history.stash.get_by_verify_key(key, key).unwrap():
+                if history.service_func_name == _NAME:
+                    services.code_history.stash.delete_by_uid(key, history.id).unwrap()
+
+    def _forget_job(self, job: Any) -> None:
         from syft.types.errors import SyftException
 
-        services, key = self._server.services, self._server.verify_key
-        histories = services.code_history.stash.get_by_verify_key(credentials=key, user_verify_key=key).unwrap()
-        doomed = [
-            (services.code_history.stash, [row.id for row in histories if row.service_func_name == _NAME]),
-            (services.user_code_status.stash, [code.status_link.object_uid]),
-            (services.user_code.stash, [code.id]),
-        ]
-        for probe in probes:
-            self._producer.unpin(probe.item.id.no_dash)
-            # Upstream's own way takes the blob along; nothing is there of a probe that has not ended.
-            with contextlib.suppress(SyftException):
-                services.action.delete(self._context(), probe.action.result_id)
-            messages = services.notification.stash.get_all(key).unwrap()
-            doomed += [
-                (services.notification.stash, [row.id for row in messages if _is_about(row, probe.item.id)]),
-                (services.log.stash, [probe.job.log_id]),
-                (self._server.queue_stash, [probe.item.id]),
-                (self._server.job_stash, [probe.item.job_id]),
-            ]
-        for stash, ids in doomed:
-            for uid in ids:
-                stash.delete_by_uid(key, uid).unwrap()
+        services, key, items = self._server.services, self._server.verify_key, self._server.queue_stash
+        # Upstream's own way takes the blob along; nothing is there of a job that has not ended.
+        with contextlib.suppress(SyftException):
+            services.action.delete(self._context(), job.action.result_id)
+        for item in items.get_all(key, filters={"job_id": job.id}).unwrap():
+            self._producer.unpin(item.id.no_dash)
+            for message in services.notification.stash.get_all(key).unwrap():
+                if message.linked_obj is not None and message.linked_obj.object_uid == item.id:
+                    services.notification.stash.delete_by_uid(key, message.id).unwrap()
+            items.delete_by_uid(key, item.id).unwrap()
+        services.log.stash.delete_by_uid(key, job.log_id).unwrap()
+        self._server.job_stash.delete_by_uid(key, job.id).unwrap()
 
     def _context(self) -> Any:
         from syft.service.context import AuthedServiceContext
         from syft.service.user.user_roles import ServiceRole
 
         return AuthedServiceContext(server=self._server, credentials=self._server.verify_key, role=ServiceRole.ADMIN)
-
-
-def _is_about(notification: Any, uid: Any) -> bool:
-    return notification.linked_obj is not None and notification.linked_obj.object_uid == uid
 
 
 def _worker_settings(server: Any) -> Any:

@@ -55,8 +55,6 @@ def run(settings: Settings, identity: Identity) -> int:
     database.be_patient(PATIENCE_SECONDS)
     environment.forget_secrets()
     write_owner(settings, identity, environment.syft_version())
-    if settings.kind == "domain":
-        database.note_version(server.db.engine, environment.syft_version())
 
     from .association import Associations
     from .control import control_routes
@@ -65,14 +63,17 @@ def run(settings: Settings, identity: Identity) -> int:
     from .peers import PeerMonitor
     from .probes import Probes
 
-    monitor = PeerMonitor(server)
+    monitor, probes = PeerMonitor(server), Probes(server)
+    if settings.kind == "domain":
+        database.note_version(server.db.engine, environment.syft_version())
+        probes.forget()  # those of a former process that was killed
     inspection = Inspection(server, settings, monitor, trial)
     registry = make_registry(settings, lambda: server_metrics(inspection, settings))
     app = make_app(
         settings,
         identity.uid,
         Probe(ready=inspection.ready, status=inspection.status, registry=registry),
-        control_routes(settings, Associations(server, monitor), trial, Probes(server)),
+        control_routes(settings, Associations(server, monitor), trial, probes),
     )
     channel = blobs.channel_routes(settings, identity, store)
     if channel is not None:

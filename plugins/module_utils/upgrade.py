@@ -1,0 +1,121 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One node goes to another release on trial, and from there on, or back to what it was.
+
+    deployed --begin--> on trial --accept--> upgraded
+       ^                   |                    |
+       +------ go_back ----+--------------------+
+
+On trial a Network or a Domain runs and lets nobody in: whatever people want waits at its port. So until it is accepted
+nothing that anybody did is lost by going back. Each step may be killed anywhere and is repeated to the same end.
+"""
+
+from __future__ import annotations
+
+import json
+
+from ansible_collections.openmined.pygrid.plugins.module_utils.accounts import group_id
+from ansible_collections.openmined.pygrid.plugins.module_utils.control import call
+from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
+from ansible_collections.openmined.pygrid.plugins.module_utils.files import to_json, write_if_different
+from ansible_collections.openmined.pygrid.plugins.module_utils.former import Former, FormerState
+from ansible_collections.openmined.pygrid.plugins.module_utils.lifecycle import (
+    Change,
+    Node,
+    Wanted,
+    point_at,
+    service_spec,
+)
+from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home
+from ansible_collections.openmined.pygrid.plugins.module_utils.releases import is_staged
+from ansible_collections.openmined.pygrid.plugins.module_utils.services.managers import manager_for
+
+# Longer than any way back takes; then a node whose upgrade nobody came back to serves again by itself.
+GOING_BACK_SECONDS = 3600
+
+
+class Upgrade:
+    """The upgrade of one node on this host.
+
+    Args:
+        home: of the grid.
+        wanted: what the node shall be; going back, its stop time, limits and addresses count.
+    """
+
+    def __init__(self, home: Home, wanted: Wanted) -> None:
+        self._home, self._wanted = home, wanted
+        self._paths = home.node(wanted.name)
+        self._former = FormerState(self._paths)
+
+    def begin(self, trial_seconds: int, dry_run: bool) -> list[Change]:
+        """Keep what the node is and knows, and start the wanted release on trial."""
+        former = self._former.read()
+        if former is not None and former.going_back:
+            raise PygridError(
+                f"{self._wanted.name} is on its way back to {former.release}: end that first (rollback.yml)"
+            )
+        node = Node(self._home, self._wanted)
+        changes = node.changes()
+        if not changes or dry_run:
+            return changes
+
+        def prepare() -> None:
+            if self._paths.active_release() == self._wanted.release:
+                return  # a former run was killed after the flip: what it kept is what the node was
+            self._former.keep(self._wanted.release, node.python)
+            self._put_on_trial(trial_seconds)
+
+        node.converge(changes, prepare)
+        return changes
+
+    def accept(self, dry_run: bool) -> list[Change]:
+        """Let everybody in."""
+        if not self._paths.trial.exists():
+            return []
+        if not dry_run:
+            # The file goes first: should the node be restarted in between, it is on trial no more.
+            self._paths.trial.unlink()
+            if manager_for(self._home).state(self._wanted.name).is_up:
+                call(self._paths.control_socket, "POST", "/control/trial/end")
+        return [Change("trial", "on trial\n", "serving\n")]
+
+    def go_back(self, dry_run: bool) -> list[Change]:
+        """Return to the former release, and to what the node knew then. What it has learnt since is lost."""
+        former = self._former.read()
+        if former is None:
+            return self.accept(dry_run)  # at most the very end of a former run is left to be done
+        change = Change("release", f"{self._paths.active_release()}\n", f"{former.release}\n")
+        if dry_run:
+            return [change]
+        if not is_staged(self._home.root, former.release):
+            raise PygridError(f"{self._wanted.name}: its former release {former.release} is not on this host any more")
+        python = self._home.releases / former.upgraded_to / "env" / "bin" / "python"
+        manager = manager_for(self._home)
+        self._former.decide_to_go_back(former)
+        self._put_on_trial(GOING_BACK_SECONDS)
+        with manager.held(self._wanted.name, self._wanted.stop_seconds):
+            self._former.restore(former, python)
+            self._write(former)
+            point_at(self._paths, former.release)
+            # In this order: while there is something to go back to, nobody is let in and may lose what he does.
+            self._former.forget(former, python)
+            self._paths.trial.unlink(missing_ok=True)
+        manager.run(service_spec(self._paths, self._wanted, json.loads(former.settings)))
+        return [change]
+
+    def _put_on_trial(self, seconds: int) -> None:
+        if self._wanted.kind == "worker":
+            return  # it has what its Domain gives it, which is nothing while that is on trial
+        mode, group = self._sharing()
+        write_if_different(self._paths.trial, to_json({"seconds": seconds}), mode, group)
+
+    def _write(self, former: Former) -> None:
+        mode, group = self._sharing()
+        write_if_different(self._paths.settings, former.settings, mode, group)
+        if former.workers is not None:
+            write_if_different(self._paths.workers, former.workers, mode, group)
+
+    def _sharing(self) -> tuple[int, int | None]:
+        """Mode and group of what the node's account may read."""
+        return (0o640, group_id(self._wanted.name)) if self._home.scope == "system" else (0o600, None)
