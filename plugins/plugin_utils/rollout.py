@@ -1,0 +1,134 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""In which order the nodes of a grid go to another release, and what speaks against it.
+
+A Domain and its Workers read and write the same rows, so they change together: they are one unit. The first unit goes
+alone, as the canary; then come batches of units, and the Network last, when everything it leads to works.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+# The first release whose data later ones go on with; 0.9.1 keeps them elsewhere, its successor would start empty.
+OLDEST = (0, 9, 2)
+_VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Nodes (inventory names) that change at the same time."""
+
+    title: str
+    hosts: list[str]
+
+
+def plan(grid: Mapping[str, Any], states: Mapping[str, Mapping[str, Any]], size: Any) -> list[dict[str, Any]]:
+    """The batches of an upgrade, in their order; nodes that have nothing to change are left out.
+
+    Args:
+        grid: as grid_info gives it.
+        states: what was read of each host: ``node`` and ``wanted``.
+        size: how many Domains (each with its Workers) in a batch, a number or a percentage of them.
+    """
+    due = {host for host, state in states.items() if is_due(state)}
+    units = [
+        [host, *node["workers"]]
+        for host, node in grid["nodes"].items()
+        if node["kind"] == "domain" and due & {host, *node["workers"]}
+    ]
+    batches = [Batch("canary", units[0])] if units else []
+    step = batch_size(size, len(units))
+    rest = units[1:]
+    parts = [rest[start : start + step] for start in range(0, len(rest), step)]
+    for number, part in enumerate(parts, 1):
+        batches.append(Batch(f"batch {number} of {len(parts)}", [host for unit in part for host in unit]))
+    covered = {host for batch in batches for host in batch.hosts}
+    networks = [host for host in grid["nodes"] if host in due and grid["nodes"][host]["kind"] == "network"]
+    others = [host for host in grid["nodes"] if host in due - covered - set(networks)]
+    if others:  # Workers whose Domain is not in this inventory
+        batches.append(Batch("workers of other inventories", others))
+    if networks:
+        batches.append(Batch("network", networks))
+    return [asdict(batch) for batch in batches]
+
+
+def is_due(state: Mapping[str, Any]) -> bool:
+    """Whether a node has another release than it is to have, or its upgrade was cut off."""
+    node = state["node"]
+    return bool(node["release"] != state["wanted"]["release"] or node["trial"])
+
+
+def batch_size(size: Any, units: int) -> int:
+    """A number of units, at least one, from ``3`` or ``"20%"``."""
+    text = str(size).strip()
+    try:
+        number = max(1, units * int(text[:-1]) // 100) if text.endswith("%") else int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise AnsibleFilterError(f"pygrid_upgrade_batch must be a number of Domains or a percentage, not {size!r}")
+    return number
+
+
+def problems(grid: Mapping[str, Any], states: Mapping[str, Mapping[str, Any]], version: str) -> list[str]:
+    """Why this upgrade must not begin; each with its remedy."""
+    found = []
+    for host, state in states.items():
+        name, node = grid["nodes"][host]["name"], state["node"]
+        former = version_of(node["release"])
+        if former is None:
+            found.append(f"{name}: it runs with no release yet; deploy.yml brings it to life")
+            continue
+        found += [f"{name}: {problem}" for problem in path_problems(former, version)]
+        health = node["health"] or {}
+        if not node["trial"] and health.get("status") != "ready":
+            reasons = ", ".join(health.get("reasons") or []) or node["service"]["state"]
+            found.append(f"{name}: it is not ready ({reasons}); only a grid that works is upgraded")
+        if (node["former"] or {}).get("going_back"):
+            found.append(f"{name}: it is on its way back to {node['former']['release']}; run rollback.yml to its end")
+    return found
+
+
+def path_problems(former: str, version: str) -> Iterable[str]:
+    """Why one cannot get from a version of syft to another by an upgrade."""
+    old, new = _numbers(former), _numbers(version)
+    if old is None or new is None:
+        yield f"versions {former} and {version} cannot be compared"
+    elif new < old:
+        yield f"{version} is older than its {former}; rollback.yml leads back to what was there before the last upgrade"
+    elif old < OLDEST and new > old:
+        yield f"{former} keeps its data where {version} would not find them, and would start empty"
+    elif old[:2] != new[:2]:
+        yield f"from {former} to {version} is no step that the data are known to survive"
+
+
+def version_of(release: str | None) -> str | None:
+    """Version of syft in the name of a release: 0.9.5-0123456789ab."""
+    return release.partition("-")[0] if release else None
+
+
+def _numbers(version: str) -> tuple[int, int, int] | None:
+    match = _VERSION.match(version)
+    return (int(match[1]), int(match[2]), int(match[3])) if match else None
+
+
+def plan_text(
+    grid: Mapping[str, Any], states: Mapping[str, Mapping[str, Any]], batches: Sequence[Mapping[str, Any]], version: str
+) -> str:
+    """The plan for people."""
+    if not batches:
+        return f"Every node runs with its release of syft {version}: there is nothing to upgrade."
+    lines = [f"Upgrade to syft {version}, one batch after the other; a batch that fails goes back and ends the run."]
+    for batch in batches:
+        names = [
+            f"{grid['nodes'][host]['name']} ({version_of(states[host]['node']['release'])})" for host in batch["hosts"]
+        ]
+        lines.append(f"  {batch['title']}: {', '.join(names)}")
+    return "\n".join(lines)

@@ -1,0 +1,113 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The order of an upgrade, and what speaks against one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.openmined.pygrid.plugins.plugin_utils import rollout
+
+OLD, NEW = "0.9.2-0000000000aa", "0.9.5-0000000000bb"
+
+
+def grid_of(*domains: str, workers: int = 1) -> dict[str, Any]:
+    nodes: dict[str, Any] = {"net": {"name": "net", "kind": "network", "workers": []}}
+    for domain in domains:
+        names = [f"{domain}-w{number + 1}" for number in range(workers)]
+        nodes[domain] = {"name": domain, "kind": "domain", "workers": names}
+        nodes.update({name: {"name": name, "kind": "worker", "workers": []} for name in names})
+    return {"nodes": nodes}
+
+
+def states_of(grid: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    node = {
+        "release": OLD, "trial": False, "former": None, "health": {"status": "ready"}, "service": {"state": "running"},
+    }  # fmt: skip
+    return {host: {"node": {**node, **changes}, "wanted": {"release": NEW}} for host in grid["nodes"]}
+
+
+def hosts(batches: list[dict[str, Any]]) -> list[list[str]]:
+    return [batch["hosts"] for batch in batches]
+
+
+def test_a_canary_then_batches_then_the_network() -> None:
+    grid = grid_of("a", "b", "c", "d", workers=2)
+    batches = rollout.plan(grid, states_of(grid), 2)
+    assert hosts(batches) == [
+        ["a", "a-w1", "a-w2"],
+        ["b", "b-w1", "b-w2", "c", "c-w1", "c-w2"],
+        ["d", "d-w1", "d-w2"],
+        ["net"],
+    ]
+    assert [batch["title"] for batch in batches] == ["canary", "batch 1 of 2", "batch 2 of 2", "network"]
+
+
+def test_only_what_is_due_and_a_domain_never_without_its_workers() -> None:
+    grid = grid_of("a", "b")
+    states = states_of(grid, release=NEW)
+    assert rollout.plan(grid, states, 1) == []
+    states["b-w1"]["node"]["release"] = OLD
+    assert hosts(rollout.plan(grid, states, 1)) == [["b", "b-w1"]]
+    states["net"]["node"]["trial"] = True
+    assert hosts(rollout.plan(grid, states, 1)) == [["b", "b-w1"], ["net"]]
+
+
+@pytest.mark.parametrize(("size", "units", "expected"), [(1, 10, 1), ("3", 10, 3), ("20%", 10, 2), ("20%", 3, 1)])
+def test_size_of_a_batch(size: Any, units: int, expected: int) -> None:
+    assert rollout.batch_size(size, units) == expected
+
+
+@pytest.mark.parametrize("size", ["", "0", "many", "x%", -1])
+def test_a_size_that_is_none(size: Any) -> None:
+    with pytest.raises(AnsibleFilterError, match="pygrid_upgrade_batch must be"):
+        rollout.batch_size(size, 5)
+
+
+@pytest.mark.parametrize(
+    ("former", "version", "problem"),
+    [
+        ("0.9.2", "0.9.5", ""),
+        ("0.9.5", "0.9.5", ""),
+        ("0.9.5", "0.9.2", "rollback.yml leads back"),
+        ("0.9.1", "0.9.5", "would start empty"),
+        ("0.8.8", "0.9.5", "would start empty"),
+        ("0.9.5", "0.10.0", "no step that the data are known to survive"),
+        ("0.9.5", "latest", "cannot be compared"),
+    ],
+)
+def test_paths(former: str, version: str, problem: str) -> None:
+    found = list(rollout.path_problems(former, version))
+    assert len(found) == bool(problem)
+    assert problem in "".join(found)
+
+
+def test_a_grid_that_does_not_work_is_not_upgraded() -> None:
+    grid = grid_of("a")
+    states = states_of(grid)
+    assert rollout.problems(grid, states, "0.9.5") == []
+    states["a"]["node"]["health"] = {"status": "not ready", "reasons": ["no database"]}
+    states["a-w1"]["node"].update(health=None, service={"state": "stopped"})
+    states["net"]["node"].update(former={"release": OLD, "going_back": True})
+    assert rollout.problems(grid, states, "0.9.5") == [
+        f"net: it is on its way back to {OLD}; run rollback.yml to its end",
+        "a: it is not ready (no database); only a grid that works is upgraded",
+        "a-w1: it is not ready (stopped); only a grid that works is upgraded",
+    ]
+
+
+def test_an_upgrade_that_was_cut_off_may_go_on() -> None:
+    grid = grid_of("a")
+    assert rollout.problems(grid, states_of(grid, trial=True, health=None), "0.9.5") == []
+
+
+def test_the_plan_for_people() -> None:
+    grid = grid_of("a")
+    states = states_of(grid)
+    text = rollout.plan_text(grid, states, rollout.plan(grid, states, 1), "0.9.5")
+    assert "canary: a (0.9.2), a-w1 (0.9.2)" in text
+    assert "nothing to upgrade" in rollout.plan_text(grid, states, [], "0.9.5")
