@@ -9,6 +9,7 @@ import contextlib
 import io
 import threading
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from .queue_router import Attached
 _POLL_SECONDS = 0.1
 _ENDED = ("completed", "errored", "interrupted")
 _ANSWER = 45
+_MOST = 128  # probe jobs at a time: a Domain has no more Workers than that
 _NAME = "pygrid_probe"
 
 
@@ -62,6 +64,8 @@ class Probes:
         Raises:
             NodeError: other probes are running.
         """
+        if len(workers) > _MOST:
+            raise NodeError(f"at most {_MOST} workers can be probed at a time")
         if not self._one_at_a_time.acquire(blocking=False):
             raise NodeError("probe jobs are running already")
         try:
@@ -77,7 +81,7 @@ class Probes:
             while len(results) < len(workers):
                 for worker in self._producer.router.workers():
                     if worker.name in workers and worker.name not in probes:
-                        probes[worker.name] = self._submit(code, worker)
+                        probes[worker.name] = self._submit(code, worker, len(probes))
                 for name, probe in probes.items():
                     problem = self._problem(probe)
                     if name not in results and problem is not None:
@@ -100,14 +104,18 @@ class Probes:
             submitted = syft_function_single_use()(pygrid_probe)
         return self._server.services.user_code._submit(self._context(), submitted, exists_ok=True).unwrap()
 
-    def _submit(self, code: Any, worker: Attached) -> _Probe:
+    def _submit(self, code: Any, worker: Attached, number: int) -> _Probe:
         from syft.service.action.action_object import Action, ActionType
         from syft.service.queue.queue_stash import ActionQueueItem
         from syft.types.uid import UID, LineageID
 
         server, key = self._server, self._server.verify_key
         action = Action(
-            args=[], kwargs={}, result_id=LineageID(), action_type=ActionType.SYFTFUNCTION, user_code_id=code.id
+            args=[],
+            kwargs={},
+            result_id=LineageID(_result_id(code, number)),
+            action_type=ActionType.SYFTFUNCTION,
+            user_code_id=code.id,
         )
         item = ActionQueueItem(
             id=UID(),
@@ -139,10 +147,16 @@ class Probes:
 
     def forget(self) -> None:
         """Delete every row and blob of probe jobs, also of those that run on, or that a killed process left."""
+        from syft.types.errors import SyftException
+
         services, key = self._server.services, self._server.verify_key
         codes = services.user_code.stash.get_by_service_func_name(key, _NAME).unwrap()
         own = [code for code in codes if code.user_verify_key == key]
         for code in own:
+            # By number, for upstream stores a result before the job that it is of. Its own way takes the blob along.
+            for number in range(_MOST):
+                with contextlib.suppress(SyftException):
+                    services.action.delete(self._context(), _result_id(code, number))
             for job in self._server.job_stash.get_by_user_code_id(key, code.id).unwrap():
                 self._forget_job(job)
             services.user_code_status.stash.delete_by_uid(key, code.status_link.object_uid).unwrap()
@@ -153,12 +167,7 @@ class Probes:
                     services.code_history.stash.delete_by_uid(key, history.id).unwrap()
 
     def _forget_job(self, job: Any) -> None:
-        from syft.types.errors import SyftException
-
         services, key, items = self._server.services, self._server.verify_key, self._server.queue_stash
-        # Upstream's own way takes the blob along; nothing is there of a job that has not ended.
-        with contextlib.suppress(SyftException):
-            services.action.delete(self._context(), job.action.result_id)
         for item in items.get_all(key, filters={"job_id": job.id}).unwrap():
             self._producer.unpin(item.id.no_dash)
             for message in services.notification.stash.get_all(key).unwrap():
@@ -173,6 +182,13 @@ class Probes:
         from syft.service.user.user_roles import ServiceRole
 
         return AuthedServiceContext(server=self._server, credentials=self._server.verify_key, role=ServiceRole.ADMIN)
+
+
+def _result_id(code: Any, number: int) -> Any:
+    """UID of the result of a probe job, the same for all time."""
+    from syft.types.uid import UID
+
+    return UID(uuid.uuid5(uuid.UUID(code.id.no_dash), str(number)).hex)
 
 
 def _worker_settings(server: Any) -> Any:
