@@ -47,6 +47,16 @@ def worker_keys(grid: Mapping[str, Any], domain: str, hostvars: Mapping[str, Any
     }
 
 
+def worker_slots(grid: Mapping[str, Any], domain: str) -> list[str]:
+    """The names under which a Domain's Workers take jobs: one for each of their processes."""
+    found = []
+    for host in grid["nodes"][domain]["workers"]:
+        worker = grid["nodes"][host]
+        processes = worker["settings"].get("processes", 1)
+        found += [worker["name"] if number == 1 else f"{worker['name']}-{number}" for number in range(1, processes + 1)]
+    return found
+
+
 def domains_to_approve(
     grid: Mapping[str, Any], hosts: Iterable[str], hostvars: Mapping[str, Any]
 ) -> list[dict[str, str]]:
@@ -90,6 +100,7 @@ class FilterModule:
             "staging_hosts": staging_hosts,
             "host_leaders": host_leaders,
             "worker_keys": worker_keys,
+            "worker_slots": worker_slots,
             "domains_to_approve": domains_to_approve,
             "grid_title": grid_title,
             "grid_summary": format_summary,
