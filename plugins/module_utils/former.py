@@ -40,19 +40,31 @@ class Former:
 
 
 class FormerState:
-    """The former state of one node, as a file of root's (in scope user: of the account's)."""
+    """The former state of one node, as files of root's (in scope user: of the account's).
+
+    There may be two: that before an upgrade on trial, and that before the last one that was accepted, to which one can
+    still go back when the trial has failed.
+    """
 
     def __init__(self, node: NodePaths) -> None:
         self._node = node
 
+    @property
+    def is_on_trial(self) -> bool:
+        """Whether an upgrade was begun and neither accepted nor taken back."""
+        return self._read(self._node.former_on_trial) is not None
+
     def read(self) -> Former | None:
-        """None when the node was never upgraded, or the upgrade did not get as far as the new release."""
-        document = read_json(self._node.former)
+        """What going back leads to; None when that is nowhere."""
+        return self._read(self._node.former_on_trial) or self._read(self._node.former)
+
+    def _read(self, path: Path) -> Former | None:
+        document = read_json(path)
         if document is None:
             return None
         former = Former(**document)
-        current = self._node.active_release()
-        return former if former.going_back or current == former.upgraded_to else None
+        # An upgrade that did not get as far as the new release has left the node as it was.
+        return former if former.going_back or self._node.active_release() == former.upgraded_to else None
 
     def keep(self, upgraded_to: str, python: Path) -> None:
         """Note what the node is and what it knows now, while it is stopped.
@@ -71,15 +83,18 @@ class FormerState:
             name = f"{release}-{time.time_ns() // 1_000_000}"
             self._snapshot(python, "take", name)
         former = Former(release, settings, read_text(self._node.workers), name, upgraded_to, time.time())
-        write_atomic(self._node.former, to_json(asdict(former)))
-        if name is not None:
-            for other in self._snapshot(python, "list"):
-                if other["name"] != name:
-                    self._snapshot(python, "delete", other["name"])
+        write_atomic(self._node.former_on_trial, to_json(asdict(former)))
+        self._delete_other_snapshots(python)
+
+    def settle(self) -> None:
+        """The upgrade was accepted: from now on its former state is the one to go back to."""
+        if self.is_on_trial:
+            self._node.former_on_trial.replace(self._node.former)
+            self._delete_other_snapshots(self._node.python)
 
     def decide_to_go_back(self, former: Former) -> None:
         """From now on every run goes back, until :meth:`forget`."""
-        write_atomic(self._node.former, to_json(asdict(replace(former, going_back=True))))
+        write_atomic(self._file_of(former), to_json(asdict(replace(former, going_back=True))))
 
     def newer(self, former: Former) -> dict[str, Any]:
         """What the node has learnt since: ``lost``, ``changed`` (kind of object to number) and ``blobs``."""
@@ -93,10 +108,22 @@ class FormerState:
             self._snapshot(python, "restore", former.snapshot)
 
     def forget(self, former: Former, python: Path) -> None:
-        """There is no way back any more."""
-        self._node.former.unlink(missing_ok=True)
-        if former.snapshot is not None:
-            self._snapshot(python, "delete", former.snapshot)
+        """The node is again what it was."""
+        self._file_of(former).unlink(missing_ok=True)
+        self._delete_other_snapshots(python)
+
+    def _file_of(self, former: Former) -> Path:
+        document = read_json(self._node.former_on_trial) or {}
+        return self._node.former_on_trial if document.get("since") == former.since else self._node.former
+
+    def _delete_other_snapshots(self, python: Path) -> None:
+        """Those that nothing leads back to."""
+        known = [read_json(path) or {} for path in (self._node.former_on_trial, self._node.former)]
+        wanted = {document.get("snapshot") for document in known} - {None}
+        if (self._node.state / "snapshots").is_dir():
+            for snapshot in self._snapshot(python, "list"):
+                if snapshot["name"] not in wanted:
+                    self._snapshot(python, "delete", snapshot["name"])
 
     def _snapshot(self, python: Path, action: str, *words: str) -> Any:
         result = subprocess.run(

@@ -80,7 +80,7 @@ def read_node(home: Home, name: str, details: bool = False) -> dict[str, Any]:
         "settings_digest": digest(settings),
         "workers": read_json(node.workers),
         "former": read_former(node),
-        "trial": node.trial.exists(),
+        "trial": node.trial.exists() or FormerState(node).is_on_trial,
         "data": node.data.is_dir() and any(node.data.iterdir()),
         "service": {
             "state": service.state,

@@ -201,6 +201,11 @@ class NodePaths:
         return self.root / "former.json"
 
     @property
+    def former_on_trial(self) -> Path:
+        """What it was before an upgrade that nobody has accepted yet."""
+        return self.root / "former-on-trial.json"
+
+    @property
     def log(self) -> Path:
         return self.root / "log"
 

@@ -113,8 +113,11 @@ def releases_in_use(nodes: str | os.PathLike) -> dict:
 
 def _named_by_former(node: Path) -> list:
     """What going back needs (see module_utils.former)."""
-    try:
-        former = json.loads((node / "former.json").read_text(encoding="utf-8"))
-        return [former["release"], former["upgraded_to"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+    found = []
+    for name in ("former-on-trial.json", "former.json"):
+        try:
+            former = json.loads((node / name).read_text(encoding="utf-8"))
+            found += [former["release"], former["upgraded_to"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found

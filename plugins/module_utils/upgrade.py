@@ -71,12 +71,13 @@ class Upgrade:
 
     def accept(self, dry_run: bool) -> list[Change]:
         """Let everybody in."""
-        if not self._paths.trial.exists():
+        if not (self._paths.trial.exists() or self._former.is_on_trial):
             return []
         if not dry_run:
+            self._former.settle()
             # The file goes first: should the node be restarted in between, it is on trial no more.
-            self._paths.trial.unlink()
-            if manager_for(self._home).state(self._wanted.name).is_up:
+            self._paths.trial.unlink(missing_ok=True)
+            if self._wanted.kind != "worker" and manager_for(self._home).state(self._wanted.name).is_up:
                 call(self._paths.control_socket, "POST", "/control/trial/end")
         return [Change("trial", "on trial\n", "serving\n")]
 
