@@ -19,6 +19,8 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Node
 
 # The snapshot of a large database takes its time, while people wait.
 SNAPSHOT_SECONDS = 3600
+# Begins the names of the snapshots that are kept here; others belong to somebody else.
+PREFIX = "former-"
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class FormerState:
             raise PygridError(f"{self._node.name} runs with no release yet: there is nothing to upgrade")
         name = None
         if json.loads(settings)["kind"] != "worker":
-            name = f"{release}-{time.time_ns() // 1_000_000}"
+            name = f"{PREFIX}{release}-{time.time_ns() // 1_000_000}"
             self._snapshot(python, "take", name)
         former = Former(release, settings, read_text(self._node.workers), name, upgraded_to, time.time())
         write_atomic(self._node.former_on_trial, to_json(asdict(former)))
@@ -122,7 +124,7 @@ class FormerState:
         wanted = {document.get("snapshot") for document in known} - {None}
         if (self._node.state / "snapshots").is_dir():
             for snapshot in self._snapshot(python, "list"):
-                if snapshot["name"] not in wanted:
+                if snapshot["name"].startswith(PREFIX) and snapshot["name"] not in wanted:
                     self._snapshot(python, "delete", snapshot["name"])
 
     def _snapshot(self, python: Path, action: str, *words: str) -> Any:
