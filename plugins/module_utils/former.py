@@ -54,11 +54,15 @@ class FormerState:
     @property
     def is_on_trial(self) -> bool:
         """Whether an upgrade was begun and neither accepted nor taken back."""
-        return self._read(self._node.former_on_trial) is not None
+        return self.read_trial() is not None
+
+    def read_trial(self) -> Former | None:
+        """What taking back an upgrade on trial leads to; None when none is."""
+        return self._read(self._node.former_on_trial)
 
     def read(self) -> Former | None:
         """What going back leads to; None when that is nowhere."""
-        return self._read(self._node.former_on_trial) or self._read(self._node.former)
+        return self.read_trial() or self._read(self._node.former)
 
     def _read(self, path: Path) -> Former | None:
         document = read_json(path)
@@ -141,3 +145,29 @@ class FormerState:
             reason = result.stderr.strip()[-500:]
             raise PygridError(f"{self._node.name}: snapshot {action}: {reason}")
         return json.loads(result.stdout)
+
+
+# Tables of syft that people know by another word.
+_WORDS = {
+    "ActionObject": "object", "ActionObjectPermission": "permission", "Dataset": "dataset", "JobItem": "job",
+    "Request": "request", "User": "user", "UserCode": "function",
+}  # fmt: skip
+
+
+def describe_newer(newer: dict[str, Any]) -> str:
+    """``2 jobs, 1 user (and changes of 1 dataset)``: what is lost by going back; empty when nothing is.
+
+    Args:
+        newer: as :meth:`FormerState.newer` gives it.
+    """
+    lost = _numbers(newer["lost"]) + ([f"{newer['blobs']} large objects"] if newer["blobs"] else [])
+    changed = _numbers(newer["changed"])
+    if not changed:
+        return ", ".join(lost)
+    return f"{', '.join(lost)} (and changes of {', '.join(changed)})" if lost else f"changes of {', '.join(changed)}"
+
+
+def _numbers(tables: dict[str, int]) -> list[str]:
+    return [
+        f"{number} {_WORDS.get(table, table)}{'' if number == 1 else 's'}" for table, number in sorted(tables.items())
+    ]

@@ -229,7 +229,7 @@ def make_node_folders(node: NodePaths) -> None:
 
 def service_spec(node: NodePaths, wanted: Wanted, settings: dict[str, Any]) -> ServiceSpec:
     """How a node is run: through ``current``, so that another release needs no other definition."""
-    places = [settings[key] for key in ("listen", "listen_workers") if key in settings]
+    places = [settings[key] for key in ("listen", "listen_nodes") if key in settings]
     secrets = [node.identity]
     if "database_url_file" in settings:
         secrets.append(node.database_url)

@@ -55,11 +55,11 @@ def read_peers(node: NodePaths) -> list[dict[str, Any]] | None:
 
 
 def read_former(node: NodePaths) -> dict[str, Any] | None:
-    """What the node can go back to: ``release``, ``snapshot``, ``since`` and ``going_back``; None when to nothing."""
+    """What the node can go back to (former.Former) without the texts of its files; None when to nothing."""
     former = FormerState(node).read()
     if former is None:
         return None
-    return {key: getattr(former, key) for key in ("release", "snapshot", "since", "going_back")}
+    return {key: getattr(former, key) for key in ("release", "upgraded_to", "snapshot", "since", "going_back")}
 
 
 def read_node(home: Home, name: str, details: bool = False) -> dict[str, Any]:

@@ -55,6 +55,11 @@ def is_release_name(name: str) -> bool:
     return bool(_RELEASE_NAME.match(name))
 
 
+def version_of(name: str | None) -> str | None:
+    """Return the version of syft in the name of a release: 0.9.5-0123456789ab; None for none."""
+    return name.partition("-")[0] if name else None
+
+
 def read_manifest(home: str | os.PathLike, name: str) -> dict | None:
     """Return the manifest of a staged release, or None when it is missing, unreadable or belongs to another release."""
     try:

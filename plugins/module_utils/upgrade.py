@@ -5,7 +5,7 @@
 
     deployed --begin--> on trial --accept--> upgraded
        ^                   |                    |
-       +------ go_back ----+--------------------+
+       +------ refuse -----+      go_back ------+
 
 On trial a Network or a Domain runs and lets nobody in: whatever people want waits at its port. So until it is accepted
 nothing that anybody did is lost by going back. Each step may be killed anywhere and is repeated to the same end.
@@ -18,8 +18,8 @@ import json
 from ansible_collections.openmined.pygrid.plugins.module_utils.accounts import group_id
 from ansible_collections.openmined.pygrid.plugins.module_utils.control import call
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
-from ansible_collections.openmined.pygrid.plugins.module_utils.files import to_json, write_if_different
-from ansible_collections.openmined.pygrid.plugins.module_utils.former import Former, FormerState
+from ansible_collections.openmined.pygrid.plugins.module_utils.files import read_json, to_json, write_if_different
+from ansible_collections.openmined.pygrid.plugins.module_utils.former import Former, FormerState, describe_newer
 from ansible_collections.openmined.pygrid.plugins.module_utils.lifecycle import (
     Change,
     Node,
@@ -27,12 +27,15 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.lifecycle import 
     point_at,
     service_spec,
 )
+from ansible_collections.openmined.pygrid.plugins.module_utils.nodes import read_health
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home
 from ansible_collections.openmined.pygrid.plugins.module_utils.releases import is_staged
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.managers import manager_for
 
 # Longer than any way back takes; then a node whose upgrade nobody came back to serves again by itself.
 GOING_BACK_SECONDS = 3600
+# What going back costs, among the changes that a dry run finds.
+LOST = "lost"
 
 
 class Upgrade:
@@ -81,11 +84,36 @@ class Upgrade:
                 call(self._paths.control_socket, "POST", "/control/trial/end")
         return [Change("trial", "on trial\n", "serving\n")]
 
+    def refuse(self, dry_run: bool) -> list[Change]:
+        """End the trial, and be what the node was before it; a node that is not on trial stays what it is.
+
+        Raises:
+            PygridError: nobody came back to its trial in time, so that it has let people in, and they have done things.
+        """
+        former = self._former.read_trial()
+        if former is not None and not former.going_back and (lost := self._learnt_since(former)):
+            raise PygridError(
+                f"{self._wanted.name} served with {former.upgraded_to} before anybody refused it, and would lose"
+                f" {lost}; it stays as it is. rollback.yml takes it back when you say so"
+            )
+        return self._return_to(former, dry_run)
+
+    def _learnt_since(self, former: Former) -> str:
+        """What people have done since the node went on trial, which they cannot as long as it is."""
+        health = read_health(self._paths)
+        return "" if health is None or health.get("trial") else describe_newer(self._former.newer(former))
+
     def go_back(self, dry_run: bool) -> list[Change]:
         """Return to the former release, and to what the node knew then. What it has learnt since is lost."""
         former = self._former.read()
+        changes = self._return_to(former, dry_run)
+        if dry_run and former is not None and (lost := describe_newer(self._former.newer(former))):
+            changes.append(Change(LOST, f"{lost}\n", ""))
+        return changes
+
+    def _return_to(self, former: Former | None, dry_run: bool) -> list[Change]:
         if former is None:
-            return self.accept(dry_run)  # at most the very end of a former run is left to be done
+            return self._end_former_return(dry_run)
         change = Change("release", f"{self._paths.active_release()}\n", f"{former.release}\n")
         if dry_run:
             return [change]
@@ -104,6 +132,16 @@ class Upgrade:
             self._paths.trial.unlink(missing_ok=True)
         manager.run(service_spec(self._paths, self._wanted, json.loads(former.settings)))
         return [change]
+
+    def _end_former_return(self, dry_run: bool) -> list[Change]:
+        """At most the very end of a former run is left to be done."""
+        changes = self.accept(dry_run)
+        manager = manager_for(self._home)
+        if manager.is_known(self._wanted.name) and not manager.state(self._wanted.name).is_up:
+            changes.append(Change("state", "stopped\n", "running\n"))
+            if not dry_run:
+                manager.run(service_spec(self._paths, self._wanted, read_json(self._paths.settings)))
+        return changes
 
     def _put_on_trial(self, seconds: int) -> None:
         if self._wanted.kind == "worker":

@@ -14,15 +14,16 @@ description:
   - Joining takes both sides. The Domain asks (V(requested)), the Network's owner approves (V(approved), run on the
     Network's host for exactly the Domains named) and the Domain waits until both see each other (V(present)).
   - Leaving (V(absent)) is done on each side.
+  - V(checked) sees that peers are there for this node, also those on trial, which let nobody else in yet.
   - Each side is asked over the control socket of its own running node, so no password leaves a host.
 extends_documentation_fragment:
   - openmined.pygrid.node
   - openmined.pygrid.attributes
 options:
   state:
-    description: V(approved) is for the Network, V(requested) and V(present) are for the Domain, V(absent) for both.
+    description: V(approved) is for the Network, V(requested) and V(present) are for the Domain, the others for both.
     type: str
-    choices: [requested, approved, present, absent]
+    choices: [requested, approved, present, absent, checked]
     default: present
   network_url:
     description: URL under which the Domain reaches the Network. It is stored on the Domain as the route to the Network.
@@ -41,8 +42,15 @@ options:
   peer_uid:
     description: Id of the node to leave; for V(absent).
     type: str
+  peers:
+    description:
+      - The peers to check, each with C(name), C(uid) and C(door), the URL at which it answers its peers at any time;
+        an empty one stands for its own URL.
+    type: list
+    elements: dict
+    default: []
   timeout_seconds:
-    description: How long V(present) waits until both sides see each other.
+    description: How long V(present) waits until both sides see each other, and V(checked) for all peers together.
     type: int
     default: 60
 """
@@ -54,6 +62,13 @@ EXAMPLES = r"""
     state: requested
     network_url: http://127.0.0.1:7000
     own_url: http://127.0.0.1:5000
+
+- name: See that the Network reaches alice
+  openmined.pygrid.association:
+    name: net
+    state: checked
+    peers:
+      - {name: alice, uid: 7f6bb8e1b5d94c58a4b2a1a0f9f3e4d2, door: ""}
 """
 
 RETURN = r"""
@@ -74,6 +89,7 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.errors import Pyg
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import NodePaths, open_home
 
 POLL_SECONDS = 0.5
+STATES = ["requested", "approved", "present", "absent", "checked"]
 
 
 class Side:
@@ -127,6 +143,23 @@ class Side:
             time.sleep(POLL_SECONDS)
         return changed
 
+    def check(self) -> bool:
+        """See that each of the peers answers and knows this node."""
+        end = time.monotonic() + self._parameters["timeout_seconds"]
+        missing = {peer["name"]: peer for peer in self._parameters["peers"]}
+        while missing and not self._dry_run:
+            reasons = []
+            for name, peer in list(missing.items()):
+                try:
+                    self._call("POST", "/check", {"uid": peer["uid"], "door": peer["door"]})
+                    del missing[name]
+                except PygridError as error:
+                    reasons.append(f"it does not reach {name}: {error}")
+            if missing and time.monotonic() > end:
+                raise PygridError("; ".join(reasons))
+            time.sleep(POLL_SECONDS if missing else 0)
+        return False
+
     def _why_not(self, peer: dict[str, Any] | None) -> str:
         network, own = self._parameters["network_url"], self._parameters["own_url"]
         return (
@@ -150,12 +183,13 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **NODE_ARGUMENTS,
-            "state": {"type": "str", "choices": ["requested", "approved", "present", "absent"], "default": "present"},
+            "state": {"type": "str", "choices": STATES, "default": "present"},
             "network_url": {"type": "str"},
             "own_url": {"type": "str"},
             "network_uid": {"type": "str"},
             "domains": {"type": "list", "elements": "dict", "default": []},
             "peer_uid": {"type": "str"},
+            "peers": {"type": "list", "elements": "dict", "default": []},
             "timeout_seconds": {"type": "int", "default": 60},
         },
         required_if=[
@@ -173,6 +207,7 @@ def main() -> None:
         "approved": side.approve,
         "present": side.wait_until_active,
         "absent": side.leave,
+        "checked": side.check,
     }
     try:
         changed = verbs[state]()

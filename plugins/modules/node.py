@@ -24,9 +24,12 @@ options:
       - V(absent) removes what a deploy created; identity and data stay unless O(remove_data) is true.
       - V(on_trial) is like V(started), but keeps what the node was and knew before another release takes over, and lets
         nobody in until V(accepted). Calls and jobs wait meanwhile.
-      - V(accepted) ends the trial. V(former) goes back to the release before, and to what the node knew then.
+      - V(accepted) ends the trial. V(refused) ends it too, and the node is what it was before; it fails for one that
+        has been used meanwhile, because nobody came back to it in time.
+      - V(former) goes back to the release before the last upgrade, and to what the node knew then, whatever that costs;
+        in check mode RV(lost) says what.
     type: str
-    choices: [started, stopped, absent, on_trial, accepted, former]
+    choices: [started, stopped, absent, on_trial, accepted, refused, former]
     default: started
   kind:
     description: Kind of node; required unless it is V(stopped) or V(absent).
@@ -111,6 +114,10 @@ changes:
   returned: always
   type: list
   elements: str
+lost:
+  description: What V(former) would cost, for people; empty when nothing, and when it is done.
+  returned: always
+  type: str
 """
 
 from typing import Any
@@ -128,9 +135,9 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.lifecycle import 
 )
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, open_home
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.base import Limits
-from ansible_collections.openmined.pygrid.plugins.module_utils.upgrade import Upgrade
+from ansible_collections.openmined.pygrid.plugins.module_utils.upgrade import LOST, Upgrade
 
-STATES = ["started", "stopped", "absent", "on_trial", "accepted", "former"]
+STATES = ["started", "stopped", "absent", "on_trial", "accepted", "refused", "former"]
 LIMITS = ("cpu_percent", "memory_mb", "tasks")
 
 
@@ -163,11 +170,11 @@ def run(home: Home, parameters: dict[str, Any], dry_run: bool) -> list[Change]:
     state = parameters["state"]
     if state == "started":
         return start(home, wanted_node(parameters), dry_run)
-    if state in ("on_trial", "accepted", "former"):
+    if state in ("on_trial", "accepted", "refused", "former"):
         upgrade = Upgrade(home, wanted_node(parameters))
         if state == "on_trial":
             return upgrade.begin(parameters["trial_seconds"], dry_run)
-        return upgrade.accept(dry_run) if state == "accepted" else upgrade.go_back(dry_run)
+        return {"accepted": upgrade.accept, "refused": upgrade.refuse, "former": upgrade.go_back}[state](dry_run)
     if state == "absent":
         return remove_node(home, name, stop_seconds, parameters["remove_data"], dry_run)
     stopped = stop_node(home, name, stop_seconds, dry_run)
@@ -194,6 +201,7 @@ def main() -> None:
             ("state", "started", ("kind", "release", "settings")),
             ("state", "on_trial", ("kind", "release", "settings")),
             ("state", "accepted", ("kind",)),
+            ("state", "refused", ("kind",)),
             ("state", "former", ("kind",)),
         ],
         supports_check_mode=True,
@@ -203,7 +211,8 @@ def main() -> None:
         changes = run(home, module.params, module.check_mode)
     except PygridError as error:
         module.fail_json(msg=str(error))
-    result: dict[str, Any] = {"changed": bool(changes), "changes": [change.what for change in changes]}
+    lost = next((change.before.strip() for change in changes if change.what == LOST), "")
+    result: dict[str, Any] = {"changed": bool(changes), "changes": [change.what for change in changes], "lost": lost}
     if module._diff:
         result["diff"] = [
             {"before_header": change.what, "after_header": change.what, "before": change.before, "after": change.after}

@@ -17,9 +17,9 @@ KINDS = ("network", "domain", "worker")
 # A Network or a Domain closes its connections and writes its last rows.
 STOP_SECONDS = 30
 LOOPBACK = "127.0.0.1"
-# Where a Domain has the blobs of its Workers, which come there through the ingress even while it lets nobody else in:
-# the port of the Domain at another address of its host, so that no inventory has to name one more port.
-BLOBS_ADDRESS = "127.0.0.2"
+# Where a Network or a Domain has what is for other nodes of the grid (blobs, "do you know me?"), which get in there
+# even while it lets nobody else in: its port at another address of its host, so that no inventory has to name one more.
+DOOR_ADDRESS = "127.0.0.2"
 SCHEME_PORTS = {"http": 80, "https": 443}
 # Location of nodes that are reached without SSH.
 THIS_MACHINE = "this machine"
@@ -33,7 +33,7 @@ CONNECTIONS_OF_JOB = 4
 class Ingress:
     """How the proxy of a node's machine lets the world in.
 
-    ``names``: whom its certificate is for. ``blobs_address``: where a Domain has its Workers' blobs, None for nowhere.
+    ``names``: whom its certificate is for. ``door_address``: where it lets other nodes in at any time.
     """
 
     port: int
@@ -42,7 +42,7 @@ class Ingress:
     backend_port: int
     max_request_mb: int
     client_certificates: bool
-    blobs_address: str | None = None
+    door_address: str
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Node:
     """One node as the inventory describes it.
 
     ``location`` is equal for nodes on one machine, ``reach`` is how other machines reach it, ``address`` where the
-    node itself listens.
+    node itself listens. ``door`` is where its peers reach it on trial too: "" for its own URL, None for nowhere.
     """
 
     host: str
@@ -89,6 +89,7 @@ class Node:
     settings: dict[str, Any]
     release_source: dict[str, str]
     limits: dict[str, int]
+    door: str | None = None
     queue_address: str | None = None
     queue_url: str | None = None
     domain: str | None = None
@@ -183,7 +184,12 @@ def _add_url(node: Node, values: dict[str, Any]) -> None:
     """Where others reach the node: itself, or the proxy in front of it."""
     port = values[f"pygrid_{node.kind}_port"]
     given = plain_url(values.get(f"pygrid_{node.kind}_url") or "")
-    if node.scope == "user" or node.kind == "worker" or values["pygrid_ingress"] == "none":
+    proxied = node.scope == "system" and values["pygrid_ingress"] != "none"
+    # Whoever listens at every address has this one already.
+    if node.kind != "worker" and (proxied or node.address == LOOPBACK):
+        node.settings["listen_nodes"] = {"host": DOOR_ADDRESS, "port": port}
+        node.door = "" if proxied else f"http://{DOOR_ADDRESS}:{port}"
+    if node.kind == "worker" or not proxied:
         node.url = given or f"http://{url_host(node.address)}:{port}"
         return
     https_port = values["pygrid_https_port"]
@@ -196,10 +202,8 @@ def _add_url(node: Node, values: dict[str, Any]) -> None:
         backend_port=port,
         max_request_mb=values["pygrid_request_max_mb"],
         client_certificates=node.kind == "network" and values["pygrid_network_client_certificates"],
+        door_address=DOOR_ADDRESS,
     )
-    if node.kind == "domain" and values["pygrid_blob_store"] != "s3":
-        node.ingress.blobs_address = BLOBS_ADDRESS
-        node.settings["listen_workers"] = {"host": BLOBS_ADDRESS, "port": port}
 
 
 def _add_kind(node: Node, values: dict[str, Any]) -> None:

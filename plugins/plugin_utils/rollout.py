@@ -16,6 +16,8 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.openmined.pygrid.plugins.module_utils.releases import version_of
+
 # The first release whose data later ones go on with; 0.9.1 keeps them elsewhere, its successor would start empty.
 OLDEST = (0, 9, 2)
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
@@ -109,11 +111,6 @@ def path_problems(former: str, version: str) -> Iterable[str]:
         yield f"from {former} to {version} is no step that the data are known to survive"
 
 
-def version_of(release: str | None) -> str | None:
-    """Version of syft in the name of a release: 0.9.5-0123456789ab."""
-    return release.partition("-")[0] if release else None
-
-
 def _numbers(version: str) -> tuple[int, int, int] | None:
     match = _VERSION.match(version)
     return (int(match[1]), int(match[2]), int(match[3])) if match else None
@@ -132,3 +129,119 @@ def plan_text(
         ]
         lines.append(f"  {batch['title']}: {', '.join(names)}")
     return "\n".join(lines)
+
+
+def return_plan(states: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The hosts (inventory names) that a rollback takes back: those of the last upgrade, and of no earlier one."""
+    formers = {host: state["node"]["former"] for host, state in states.items() if state["node"]["former"]}
+    if not formers:
+        return []
+    last = version_of(max(formers.values(), key=lambda former: former["since"])["upgraded_to"])
+    return [
+        host for host, former in formers.items() if former["going_back"] or version_of(former["upgraded_to"]) == last
+    ]
+
+
+def return_text(
+    grid: Mapping[str, Any], states: Mapping[str, Mapping[str, Any]], hosts: Sequence[str], lost: Mapping[str, str]
+) -> str:
+    """What a rollback is going to do, and what that costs, for people.
+
+    Args:
+        hosts: as :func:`return_plan` gives them.
+        lost: host -> what would be lost there.
+    """
+    if not hosts:
+        return "No node has been upgraded since it was deployed or rolled back: there is nothing to go back to."
+    lines = ["Back to the release before the last upgrade, and to what the nodes knew then:"]
+    for host in hosts:
+        former = states[host]["node"]["former"]
+        versions = f"{version_of(former['upgraded_to'])} -> {version_of(former['release'])}"
+        price = f"; LOSES {lost[host]}" if lost.get(host) else ""
+        lines.append(f"  {grid['nodes'][host]['name']}: {versions}{price}")
+    return "\n".join(lines)
+
+
+def peers(grid: Mapping[str, Any], states: Mapping[str, Mapping[str, Any]], host: str) -> list[dict[str, str]]:
+    """Whom a Network or a Domain has to reach after its upgrade: those nodes of the grid that it was joined to before.
+
+    Returns:
+        ``name``, ``uid`` and ``door``, where each is reached though it may be on trial.
+    """
+    joined = {peer["uid"] for peer in states[host]["node"]["peers"] or [] if peer["status"] == "ACTIVE"}
+    found = []
+    for other, state in states.items():
+        node, identity = grid["nodes"][other], state["node"]["identity"] or {}
+        if identity.get("uid") in joined and node["door"] is not None:
+            found.append({"name": node["name"], "uid": identity["uid"], "door": node["door"]})
+    return found
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an upgrade ended for one node: ``title`` of what it is now, and why when that is not what was wanted."""
+
+    title: str
+    reason: str = ""
+
+
+UPGRADED, BACK, UNTOUCHED, STUCK = "upgraded", "back at its former release", "not touched", "NOT BACK"
+
+
+def outcome(variables: Mapping[str, Any]) -> Outcome:
+    """How the upgrade ended for a node, from what the tasks of its batch left in its variables."""
+    reason = variables.get("__upgrade_failure") or ""
+    stuck = variables.get("__upgrade_stuck") or ""
+    if stuck:
+        return Outcome(STUCK, f"{reason}; {stuck}" if reason else stuck)
+    if _went_well(variables, "__upgrade_return"):
+        return Outcome(BACK, reason)
+    if _went_well(variables, "__upgrade_opening"):
+        return Outcome(UPGRADED)
+    return Outcome(STUCK if reason else UNTOUCHED, reason)
+
+
+def _went_well(variables: Mapping[str, Any], step: str) -> bool:
+    result = variables.get(step) or {}
+    return bool(result) and not any(result.get(word) for word in ("failed", "unreachable", "skipped"))
+
+
+def failure_text(
+    grid: Mapping[str, Any], variables: Mapping[str, Mapping[str, Any]], hosts: Sequence[str], version: str
+) -> str:
+    """Why an upgrade has stopped, where every node is now, and what to do."""
+    outcomes = {grid["nodes"][host]["name"]: outcome(variables[host]) for host in hosts}
+    lines = [f"The upgrade to syft {version} has stopped."]
+    lines += [f"  {name}: {found.reason}" for name, found in outcomes.items() if found.reason]
+    for title in (STUCK, BACK, UPGRADED, UNTOUCHED):
+        names = [name for name, found in outcomes.items() if found.title == title]
+        if names:
+            lines.append(f"{title[0].upper()}{title[1:]}: {', '.join(names)}.")
+    if any(found.title == STUCK for found in outcomes.values()):
+        lines.append("What is not back serves by itself when its trial is over, or goes back by the next run.")
+    lines.append("Nothing was lost. Mend the cause and run upgrade.yml again, or rollback.yml for all to go back.")
+    return "\n".join(lines)
+
+
+def summary_text(
+    grid: Mapping[str, Any], variables: Mapping[str, Mapping[str, Any]], hosts: Sequence[str], version: str
+) -> str:
+    """What an upgrade that went well has done, and what to do next."""
+    done = [grid["nodes"][host]["name"] for host in hosts if outcome(variables[host]).title == UPGRADED]
+    if not done:
+        return f"Every node runs with its release of syft {version}."
+    return (
+        f"Upgraded to syft {version}: {', '.join(done)}.\n"
+        f"Set pygrid_version to {version} in the inventory if it is not, so that deploy.yml agrees.\n"
+        "playbooks/status.yml shows the nodes, playbooks/rollback.yml goes back to what was before."
+    )
+
+
+def return_failure_text(grid: Mapping[str, Any], variables: Mapping[str, Mapping[str, Any]]) -> str:
+    """Which nodes a rollback could not take back; empty when all are back."""
+    stuck = [
+        f"{node['name']}: {variables[host]['__upgrade_stuck']}"
+        for host, node in grid["nodes"].items()
+        if variables[host].get("__upgrade_stuck")
+    ]
+    return "\n  ".join(["Not back; run rollback.yml again when the cause is mended:", *stuck]) if stuck else ""

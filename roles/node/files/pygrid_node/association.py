@@ -178,6 +178,15 @@ class Associations:
         self._monitor.forget(uid_text(peer_uid))
         return {"left": known or bool(requests), "uid": uid_text(peer_uid)}
 
+    def check(self, uid: str, door: str) -> dict[str, Any]:
+        """See that a peer is there for this node, which it may be for nobody else yet (peers.PeerMonitor.reach)."""
+        peer_uid = parse_uid(uid)
+        peer = next((peer for peer in self._peers() if peer.id == peer_uid), None)
+        if peer is None:
+            raise NodeError(f"{uid_text(peer_uid)} is no peer of this node")
+        self._monitor.reach(peer, door)
+        return {}
+
     def _context(self) -> AuthedServiceContext:
         return AuthedServiceContext(server=self._server, credentials=self._server.verify_key, role=ServiceRole.ADMIN)
 

@@ -16,7 +16,7 @@ from .trial import Trial
 
 
 def control_routes(settings: Settings, associations: Associations, trial: Trial, probes: Probes) -> APIRouter:
-    """The administration of a node: domains may ask, networks may approve, both may list, leave and end their trial."""
+    """The administration of a node: domains may ask, networks may approve, both may do all the rest."""
     router = APIRouter()
 
     @router.get("/association")
@@ -26,6 +26,10 @@ def control_routes(settings: Settings, associations: Associations, trial: Trial,
     @router.post("/association/leave")
     def leave(uid: Annotated[str, Body(embed=True)]) -> dict[str, Any]:
         return associations.leave(uid)
+
+    @router.post("/association/check")
+    def check(uid: Annotated[str, Body()], door: Annotated[str, Body()]) -> dict[str, Any]:
+        return associations.check(uid, door)
 
     @router.post("/trial/end")
     def end_trial() -> dict[str, Any]:

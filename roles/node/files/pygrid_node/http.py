@@ -31,7 +31,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from . import blob_gate
+from . import blob_gate, peer_door
 from .environment import syft_version
 from .errors import NodeError
 from .service_manager import ServiceManager
@@ -166,16 +166,17 @@ class _ControlOnly:
         await self.app(scope, receive, send)
 
 
-def _blobs_only(app: ASGIApp) -> ASGIApp:
-    """What is open to workers while the node is on trial."""
+def _door_only(app: ASGIApp) -> ASGIApp:
+    """What is open to the nodes of the grid while nobody else is let in."""
 
-    async def blobs(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not scope["path"].startswith(f"{blob_gate.PATH}/"):
-            await JSONResponse({"error": "there are only blobs here"}, 404)(scope, receive, send)
+    async def door(scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if scope["type"] == "http" and path != peer_door.PATH and not path.startswith(f"{blob_gate.PATH}/"):
+            await JSONResponse({"error": "there is nothing for people here"}, 404)(scope, receive, send)
             return
         await app(scope, receive, send)
 
-    return blobs
+    return door
 
 
 def _marked(app: ASGIApp) -> ASGIApp:
@@ -197,7 +198,7 @@ class _Server(uvicorn.Server):
         }  # fmt: skip
         super().__init__(uvicorn.Config(self._last_answers(app), **options))
         self._control_config = uvicorn.Config(self._last_answers(_marked(app)), **options)
-        self._workers_config = uvicorn.Config(self._last_answers(_blobs_only(app)), **options)
+        self._door_config = uvicorn.Config(self._last_answers(_door_only(app)), **options)
         self._sockets, self._manager, self._threads = sockets, manager, api_threads(settings)
         self._trial = trial or Trial(None)
         self._tasks: list[asyncio.Task[None]] = []
@@ -212,15 +213,15 @@ class _Server(uvicorn.Server):
         on_trial = self._trial.on
         await super().startup([] if on_trial else sockets)
         self._control_config.load()
-        self._workers_config.load()
+        self._door_config.load()
         loop = asyncio.get_running_loop()
         if on_trial:
             self._tasks.append(loop.create_task(self._let_in_after_the_trial()))
         control = functools.partial(self._protocol, self._control_config)
         self.servers.append(await loop.create_unix_server(control, sock=self._sockets.listen_control()))
-        if self._sockets.workers is not None:
-            door = functools.partial(self._protocol, self._workers_config)
-            self.servers.append(await loop.create_server(door, sock=self._sockets.workers, backlog=_DOOR_BACKLOG))
+        if self._sockets.door is not None:
+            door = functools.partial(self._protocol, self._door_config)
+            self.servers.append(await loop.create_server(door, sock=self._sockets.door, backlog=_DOOR_BACKLOG))
         self._tasks.append(loop.create_task(self._beat()))
         self._manager.ready()
 

@@ -22,6 +22,7 @@ from syft.service.response import SyftError, SyftSuccess
 from syft.types.datetime import DateTime
 from syft.util.util import verify_tls
 
+from . import peer_door
 from .errors import NodeError
 
 logger = logging.getLogger(__name__)
@@ -101,20 +102,29 @@ def _cause(error: BaseException) -> str:
 
 
 def call_peer(
-    server: Any, peer: ServerPeer, path: str, arguments: dict[str, Any], timeout_seconds: float = TIMEOUT_SECONDS
+    server: Any,
+    peer: ServerPeer,
+    path: str,
+    arguments: dict[str, Any],
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    door: str | None = None,
 ) -> Any:
     """Call a service of another node as this node, and check that the answer is signed with that node's key.
 
     One request instead of upstream's client, which first fetches the whole API, and never times out.
 
+    Args:
+        door: URL of the place where the peer answers its peers though it may let nobody else in; "" is below its own.
+
     Raises:
         NodeError: not reachable, refused, or signed by somebody else.
     """
-    url = peer_url(peer)
+    url = door or peer_url(peer)
+    place = "/api/v2/api_call" if door is None else peer_door.PATH
     call = SyftAPICall(server_uid=peer.id, path=path, args=[], kwargs=arguments).sign(server.signing_key)
     try:
         response = requests.post(
-            f"{url}/api/v2/api_call",
+            f"{url}{place}",
             data=_serialize(call, to_bytes=True),
             timeout=timeout_seconds,
             verify=verify_tls(),
@@ -230,9 +240,22 @@ class PeerMonitor:
         with self._lock:
             self._states.pop(uid, None)
 
-    def _ask(self, peer: ServerPeer) -> tuple[ServerPeerConnectionStatus, str]:
+    def reach(self, peer: ServerPeer, door: str) -> None:
+        """See that a peer answers at its door, which is open on trial too, and knows this node.
+
+        Args:
+            door: as for `call_peer`.
+
+        Raises:
+            NodeError: why it does not.
+        """
+        status, message = self._ask(peer, door)
+        if status != ServerPeerConnectionStatus.ACTIVE:
+            raise NodeError(message)
+
+    def _ask(self, peer: ServerPeer, door: str | None = None) -> tuple[ServerPeerConnectionStatus, str]:
         try:
-            answer = call_peer(self._server, peer, "network.check_peer_association", {"peer_id": self._server.id})
+            answer = call_peer(self._server, peer, peer_door.CALL, {"peer_id": self._server.id}, door=door)
         except NodeError as error:
             return ServerPeerConnectionStatus.TIMEOUT, str(error)
         if answer == ServerPeerAssociationStatus.PEER_ASSOCIATED:

@@ -60,6 +60,7 @@ def run(settings: Settings, identity: Identity) -> int:
     from .control import control_routes
     from .inspection import Inspection
     from .metrics import make_registry, server_metrics
+    from .peer_door import peer_routes
     from .peers import PeerMonitor
     from .probes import Probes
 
@@ -78,6 +79,7 @@ def run(settings: Settings, identity: Identity) -> int:
     channel = blobs.channel_routes(settings, identity, store)
     if channel is not None:
         app.include_router(channel)
+    app.include_router(peer_routes(server))
     _add_upstream_routes(app, server)
     monitor.start()
     place = f"{settings.listen.host}:{settings.listen.port}"

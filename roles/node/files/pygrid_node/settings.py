@@ -39,8 +39,8 @@ _COMMON = {
     "client_certificate_file", "log_level", "stop_with_parent", "notify", "trial_file",
 }  # fmt: skip
 _OWN_KEYS = {
-    "network": {"auto_approve_domains"},
-    "domain": {"queue", "listen_workers"},
+    "network": {"auto_approve_domains", "listen_nodes"},
+    "domain": {"queue", "listen_nodes"},
     "worker": {"domain", "pool", "orphaned_jobs", "processes"},
 }
 
@@ -105,7 +105,7 @@ class Settings:
         client_certificate_file: PEM, certificate and key that the node shows to servers that ask for one.
         database_tls: True verifies PostgreSQL's certificate and name, False allows no TLS, None leaves it to libpq.
         database_connections: the most connections of the whole node to PostgreSQL, None for no limit.
-        listen_workers: where a domain's blobs are for its workers on other hosts, on trial too.
+        listen_nodes: where nodes of the grid get in on trial too: a domain's workers for blobs, peers to be known.
         notify: speak with systemd, and take its sockets.
         trial_file: while it is there when the node starts, the node is on trial (trial.Trial); None for never.
         processes: how many jobs a worker runs at the same time.
@@ -128,7 +128,7 @@ class Settings:
     database_connections: int | None = None
     notify: bool = False
     trial_file: Path | None = None
-    listen_workers: Listen | None = None
+    listen_nodes: Listen | None = None
     blobs: Blobs = Blobs()
     auto_approve_domains: bool = False
     queue: Queue | None = None
@@ -213,11 +213,12 @@ def parse_settings(document: Any, digest: str = "") -> Settings:
     if fields.has("database_connections"):
         least = least_connections(kind, processes)
         common["database_connections"] = fields.number("database_connections", least, _MOST_CONNECTIONS)
+    if fields.has("listen_nodes"):  # not for a worker, whose keys have no such name
+        common["listen_nodes"] = _listen(fields, "listen_nodes")
     if kind == "network":
         return Settings(**common, auto_approve_domains=fields.boolean("auto_approve_domains", False))
     if kind == "domain":
-        doors = {"listen_workers": _listen(fields, "listen_workers")} if fields.has("listen_workers") else {}
-        return Settings(**common, **doors, queue=_queue(fields))
+        return Settings(**common, queue=_queue(fields))
     return Settings(
         **common,
         domain=_domain(fields),

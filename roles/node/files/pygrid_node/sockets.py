@@ -27,7 +27,7 @@ class Sockets:
 
     Attributes:
         tcp: where everybody comes in.
-        workers: where a Domain's Workers on other hosts fetch and leave blobs, if they do.
+        door: where nodes of the grid get in though nobody else does, if there is such a place.
 
     Raises:
         NodeError: a port is taken, or systemd's sockets are others than the settings say.
@@ -35,10 +35,10 @@ class Sockets:
 
     def __init__(self, settings: Settings, passed: Sequence[socket.socket] = ()) -> None:
         self._settings = settings
-        places = [place for place in (settings.listen, settings.listen_workers) if place is not None]
+        places = [place for place in (settings.listen, settings.listen_nodes) if place is not None]
         listeners = _checked(places, passed) if passed else [_listen_tcp(place) for place in places]
         self.tcp = listeners[0]
-        self.workers = listeners[1] if len(listeners) > 1 else None
+        self.door = listeners[1] if len(listeners) > 1 else None
         self.control: socket.socket | None = None
         # A job's forked child would otherwise keep the port when its worker is killed.
         os.register_at_fork(after_in_child=self.close)
@@ -50,7 +50,7 @@ class Sockets:
 
     def close(self) -> None:
         """Close this process's copies of the sockets."""
-        for listener in (self.tcp, self.workers, self.control):
+        for listener in (self.tcp, self.door, self.control):
             if listener is not None:
                 listener.close()
 
