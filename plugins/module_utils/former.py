@@ -147,10 +147,11 @@ class FormerState:
         return json.loads(result.stdout)
 
 
-# Tables of syft that people know by another word.
+# Tables of syft that people know by another word; without one for what comes along with others.
 _WORDS = {
-    "ActionObject": "object", "ActionObjectPermission": "permission", "Dataset": "dataset", "JobItem": "job",
-    "Request": "request", "User": "user", "UserCode": "function",
+    "ActionObject": "object", "BlobStorageEntry": "", "CodeHistory": "", "Dataset": "dataset", "ExecutionOutput": "",
+    "JobItem": "job", "Request": "request", "User": "user", "UserCode": "function", "UserPolicy": "",
+    "UserCodeStatusCollection": "approval",
 }  # fmt: skip
 
 
@@ -168,6 +169,5 @@ def describe_newer(newer: dict[str, Any]) -> str:
 
 
 def _numbers(tables: dict[str, int]) -> list[str]:
-    return [
-        f"{number} {_WORDS.get(table, table)}{'' if number == 1 else 's'}" for table, number in sorted(tables.items())
-    ]
+    words = ((_WORDS.get(table, table), number) for table, number in sorted(tables.items()))
+    return [f"{number} {word}{'' if number == 1 else 's'}" for word, number in words if word]

@@ -10,7 +10,7 @@ alone, as the canary; then come batches of units, and the Network last, when eve
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -43,7 +43,7 @@ def plan(grid: Mapping[str, Any], states: Mapping[str, Mapping[str, Any]], size:
     units = [
         [host, *node["workers"]]
         for host, node in grid["nodes"].items()
-        if node["kind"] == "domain" and due & {host, *node["workers"]}
+        if host in states and node["kind"] == "domain" and due & {host, *node["workers"]}
     ]
     batches = [Batch("canary", units[0])] if units else []
     step = batch_size(size, len(units))
@@ -81,7 +81,7 @@ def batch_size(size: Any, units: int) -> int:
 
 def problems(grid: Mapping[str, Any], states: Mapping[str, Mapping[str, Any]], version: str) -> list[str]:
     """Why this upgrade must not begin; each with its remedy."""
-    found = []
+    found = list(_parted(grid, states))
     for host, state in states.items():
         name, node = grid["nodes"][host]["name"], state["node"]
         former = version_of(node["release"])
@@ -96,6 +96,16 @@ def problems(grid: Mapping[str, Any], states: Mapping[str, Mapping[str, Any]], v
         if (node["former"] or {}).get("going_back"):
             found.append(f"{name}: it is on its way back to {node['former']['release']}; run rollback.yml to its end")
     return found
+
+
+def _parted(grid: Mapping[str, Any], hosts: Container[str]) -> Iterable[str]:
+    """What --limit must not part: a Worker only works with a Domain of its own version."""
+    for host, node in grid["nodes"].items():
+        missing = [
+            other for other in (*node["workers"], node["domain"]) if other in grid["nodes"] and other not in hosts
+        ]
+        if host in hosts and missing:
+            yield f"{node['name']}: it changes together with {', '.join(missing)}, which --limit leaves out"
 
 
 def path_problems(former: str, version: str) -> Iterable[str]:

@@ -31,10 +31,13 @@ from .settings import Settings
 _MANIFEST, _ROWS, _BLOBS = "manifest.json", "rows.json.gz", "blobs"
 _SCHEMA = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-# What nodes write by themselves all the time; nobody would miss a change of it.
+# What nodes write by themselves, all the time or at their first start with a release; nobody would miss a change of it.
 _PASSING = frozenset(
-    {"WorkerPool", "SyftWorker", "ServerPeer", "ServerSettings", "QueueItem", "Notification", "SyftLog"}
-)
+    {
+        "WorkerPool", "SyftWorker", "SyftWorkerImage", "ServerPeer", "ServerSettings", "QueueItem", "Notification",
+        "SyftLog",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
