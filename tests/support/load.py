@@ -27,6 +27,8 @@ from syft.service.policy.policy import MixedInputPolicy, OutputPolicyExecuteCoun
 
 # One call in so many submits a job.
 SUBMIT_EVERY = 25
+# The ingress lets an address make 400 requests in 10 s, and all clients of a test are at one.
+PAUSE_SECONDS = 0.4
 
 
 class Caller(threading.Thread):
@@ -52,7 +54,7 @@ class Caller(threading.Thread):
             except BaseException as error:  # syft raises what it likes
                 self.failed.append(f"{kind} after {time.time() - began:.1f} s: {type(error).__name__}: {error}"[:400])
             self.waits.append((time.time() - began, kind, began))
-            time.sleep(0.05)
+            time.sleep(PAUSE_SECONDS)
 
     def _datasets(self) -> None:
         checked(self._client.api.services.dataset.get_all())
