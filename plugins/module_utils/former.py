@@ -44,8 +44,8 @@ class Former:
 class FormerState:
     """The former state of one node, as files of root's (in scope user: of the account's).
 
-    There may be two: that before an upgrade on trial, and that before the last one that was accepted, to which one can
-    still go back when the trial has failed.
+    There may be two: that before an upgrade that has begun, and that before the last one that was accepted, to which
+    one can still go back when the later one was refused.
     """
 
     def __init__(self, node: NodePaths) -> None:
@@ -56,13 +56,18 @@ class FormerState:
         """Whether an upgrade was begun and neither accepted nor taken back."""
         return self.read_trial() is not None
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether an upgrade was begun, and perhaps cut off before it came to the new release."""
+        return self._node.former_on_trial.exists()
+
     def read_trial(self) -> Former | None:
         """What taking back an upgrade on trial leads to; None when none is."""
         return self._read(self._node.former_on_trial)
 
     def read(self) -> Former | None:
-        """What going back leads to; None when that is nowhere."""
-        return self.read_trial() or self._read(self._node.former)
+        """What going back leads to; None when that is nowhere, or when an upgrade was cut off before it came far."""
+        return self.read_trial() if self.has_begun else self._read(self._node.former)
 
     def _read(self, path: Path) -> Former | None:
         document = read_json(path)
@@ -72,25 +77,32 @@ class FormerState:
         # An upgrade that did not get as far as the new release has left the node as it was.
         return former if former.going_back or self._node.active_release() == former.upgraded_to else None
 
-    def keep(self, upgraded_to: str, python: Path) -> None:
-        """Note what the node is and what it knows now, while it is stopped.
-
-        A former run may have been killed after it had done so: the node has run since, so it is done anew.
+    def begin(self, upgraded_to: str) -> None:
+        """Note what the node is, before it is stopped: so a run after a kill knows why it does not run.
 
         Args:
             upgraded_to: the release that the node will point at next.
-            python: interpreter of a release that can take snapshots.
         """
         release, settings = self._node.active_release(), read_text(self._node.settings)
         if release is None or settings is None:
             raise PygridError(f"{self._node.name} runs with no release yet: there is nothing to upgrade")
-        name = None
-        if json.loads(settings)["kind"] != "worker":
-            name = f"{PREFIX}{release}-{time.time_ns() // 1_000_000}"
-            self._snapshot(python, "take", name)
-        former = Former(release, settings, read_text(self._node.workers), name, upgraded_to, time.time())
+        former = Former(release, settings, read_text(self._node.workers), None, upgraded_to, time.time())
         write_atomic(self._node.former_on_trial, to_json(asdict(former)))
-        self._delete_other_snapshots(python)
+
+    def keep(self, python: Path) -> None:
+        """Keep what the node knows, while it is stopped.
+
+        A former run may have been killed after it had done so: the node has run since, so it is done anew.
+
+        Args:
+            python: interpreter of a release that can take snapshots.
+        """
+        former = Former(**read_json(self._node.former_on_trial))
+        if json.loads(former.settings)["kind"] != "worker":
+            name = f"{PREFIX}{former.release}-{time.time_ns() // 1_000_000}"
+            self._snapshot(python, "take", name)
+            write_atomic(self._node.former_on_trial, to_json(asdict(replace(former, snapshot=name))))
+            self._delete_other_snapshots(python)
 
     def settle(self) -> None:
         """The upgrade was accepted: from now on its former state is the one to go back to."""
@@ -113,10 +125,20 @@ class FormerState:
         if former.snapshot is not None:
             self._snapshot(python, "restore", former.snapshot)
 
-    def forget(self, former: Former, python: Path) -> None:
-        """The node is again what it was."""
-        self._file_of(former).unlink(missing_ok=True)
+    def forget_trial(self, python: Path) -> None:
+        """The upgrade that had begun never was."""
+        self._node.former_on_trial.unlink(missing_ok=True)
         self._delete_other_snapshots(python)
+
+    def forget(self, python: Path) -> bool:
+        """There is nothing to go back to any more; returns whether there was."""
+        paths = (self._node.former, self._node.former_on_trial)
+        present = [path for path in paths if path.exists()]
+        for path in present:
+            path.unlink()
+        if present:
+            self._delete_other_snapshots(python)
+        return bool(present)
 
     def _file_of(self, former: Former) -> Path:
         document = read_json(self._node.former_on_trial) or {}

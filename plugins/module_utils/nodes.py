@@ -81,6 +81,7 @@ def read_node(home: Home, name: str, details: bool = False) -> dict[str, Any]:
         "workers": read_json(node.workers),
         "former": read_former(node),
         "trial": node.trial.exists() or FormerState(node).is_on_trial,
+        "upgrading": FormerState(node).has_begun,
         "data": node.data.is_dir() and any(node.data.iterdir()),
         "service": {
             "state": service.state,

@@ -14,6 +14,8 @@ nothing that anybody did is lost by going back. Each step may be killed anywhere
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.accounts import group_id
 from ansible_collections.openmined.pygrid.plugins.module_utils.control import call
@@ -64,12 +66,14 @@ class Upgrade:
             return changes
 
         def prepare() -> None:
-            if self._paths.active_release() == self._wanted.release:
-                return  # a former run was killed after the flip: what it kept is what the node was
-            self._former.keep(self._wanted.release, node.python)
+            self._former.keep(node.python)
             self._put_on_trial(trial_seconds)
 
-        node.converge(changes, prepare)
+        # When a former run was killed after the flip, what it kept is what the node was.
+        flipped = self._paths.active_release() == self._wanted.release
+        if not flipped:
+            self._former.begin(self._wanted.release)
+        node.converge(changes, None if flipped else prepare)
         return changes
 
     def accept(self, dry_run: bool) -> list[Change]:
@@ -96,7 +100,7 @@ class Upgrade:
                 f"{self._wanted.name} served with {former.upgraded_to} before anybody refused it, and would lose"
                 f" {lost}; it stays as it is. rollback.yml takes it back when you say so"
             )
-        return self._return_to(former, dry_run)
+        return self._return_to(former, dry_run, self._former.forget_trial)
 
     def _learnt_since(self, former: Former) -> str:
         """What people have done since the node went on trial, which they cannot as long as it is."""
@@ -106,12 +110,22 @@ class Upgrade:
     def go_back(self, dry_run: bool) -> list[Change]:
         """Return to the former release, and to what the node knew then. What it has learnt since is lost."""
         former = self._former.read()
-        changes = self._return_to(former, dry_run)
+        changes = self._return_to(former, dry_run, self._former.forget)
         if dry_run and former is not None and (lost := describe_newer(self._former.newer(former))):
             changes.append(Change(LOST, f"{lost}\n", ""))
         return changes
 
-    def _return_to(self, former: Former | None, dry_run: bool) -> list[Change]:
+    def stay(self, dry_run: bool) -> list[Change]:
+        """Forget what the node was before its last upgrade, and give its room back."""
+        former = self._former.read()
+        if former is None:
+            return []
+        if not dry_run:
+            self._former.forget(self._paths.python)
+        return [Change("former", f"{former.release}\n", "")]
+
+    def _return_to(self, former: Former | None, dry_run: bool, forget: Callable[[Path], object]) -> list[Change]:
+        """Be what the node was before; ``forget`` takes the last thing away that tells of it."""
         if former is None:
             return self._end_former_return(dry_run)
         change = Change("release", f"{self._paths.active_release()}\n", f"{former.release}\n")
@@ -128,14 +142,18 @@ class Upgrade:
             self._write(former)
             point_at(self._paths, former.release)
             # In this order: while there is something to go back to, nobody is let in and may lose what he does.
-            self._former.forget(former, python)
+            forget(python)
             self._paths.trial.unlink(missing_ok=True)
         manager.run(service_spec(self._paths, self._wanted, json.loads(former.settings)))
         return [change]
 
     def _end_former_return(self, dry_run: bool) -> list[Change]:
-        """At most the very end of a former run is left to be done."""
-        changes = self.accept(dry_run)
+        """At most the very end of a former run is left to be done, or its very beginning to be undone."""
+        changes = []
+        if self._former.has_begun or self._paths.trial.exists():
+            changes = self.accept(dry_run)
+            if self._former.has_begun and not dry_run:
+                self._former.forget_trial(self._paths.python)
         manager = manager_for(self._home)
         if manager.is_known(self._wanted.name) and not manager.state(self._wanted.name).is_up:
             changes.append(Change("state", "stopped\n", "running\n"))

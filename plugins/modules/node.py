@@ -28,8 +28,9 @@ options:
         has been used meanwhile, because nobody came back to it in time.
       - V(former) goes back to the release before the last upgrade, and to what the node knew then, whatever that costs;
         in check mode RV(lost) says what.
+      - V(final) forgets what the node was before its last upgrade, which frees the room of what it knew then.
     type: str
-    choices: [started, stopped, absent, on_trial, accepted, refused, former]
+    choices: [started, stopped, absent, on_trial, accepted, refused, former, final]
     default: started
   kind:
     description: Kind of node; required unless it is V(stopped) or V(absent).
@@ -137,7 +138,8 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.base import Limits
 from ansible_collections.openmined.pygrid.plugins.module_utils.upgrade import LOST, Upgrade
 
-STATES = ["started", "stopped", "absent", "on_trial", "accepted", "refused", "former"]
+UPGRADE_STATES = ["on_trial", "accepted", "refused", "former", "final"]
+STATES = ["started", "stopped", "absent", *UPGRADE_STATES]
 LIMITS = ("cpu_percent", "memory_mb", "tasks")
 
 
@@ -170,11 +172,17 @@ def run(home: Home, parameters: dict[str, Any], dry_run: bool) -> list[Change]:
     state = parameters["state"]
     if state == "started":
         return start(home, wanted_node(parameters), dry_run)
-    if state in ("on_trial", "accepted", "refused", "former"):
+    if state in UPGRADE_STATES:
         upgrade = Upgrade(home, wanted_node(parameters))
         if state == "on_trial":
             return upgrade.begin(parameters["trial_seconds"], dry_run)
-        return {"accepted": upgrade.accept, "refused": upgrade.refuse, "former": upgrade.go_back}[state](dry_run)
+        steps = {
+            "accepted": upgrade.accept,
+            "refused": upgrade.refuse,
+            "former": upgrade.go_back,
+            "final": upgrade.stay,
+        }
+        return steps[state](dry_run)
     if state == "absent":
         return remove_node(home, name, stop_seconds, parameters["remove_data"], dry_run)
     stopped = stop_node(home, name, stop_seconds, dry_run)
@@ -203,6 +211,7 @@ def main() -> None:
             ("state", "accepted", ("kind",)),
             ("state", "refused", ("kind",)),
             ("state", "former", ("kind",)),
+            ("state", "final", ("kind",)),
         ],
         supports_check_mode=True,
     )

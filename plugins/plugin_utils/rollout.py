@@ -64,7 +64,7 @@ def plan(grid: Mapping[str, Any], states: Mapping[str, Mapping[str, Any]], size:
 def is_due(state: Mapping[str, Any]) -> bool:
     """Whether a node has another release than it is to have, or its upgrade was cut off."""
     node = state["node"]
-    return bool(node["release"] != state["wanted"]["release"] or node["trial"])
+    return bool(node["release"] != state["wanted"]["release"] or node["trial"] or node["upgrading"])
 
 
 def batch_size(size: Any, units: int) -> int:
@@ -90,7 +90,8 @@ def problems(grid: Mapping[str, Any], states: Mapping[str, Mapping[str, Any]], v
             continue
         found += [f"{name}: {problem}" for problem in path_problems(former, version)]
         health = node["health"] or {}
-        if not node["trial"] and health.get("status") != "ready":
+        cut_off = node["trial"] or node["upgrading"]
+        if not cut_off and health.get("status") != "ready":
             reasons = ", ".join(health.get("reasons") or []) or node["service"]["state"]
             found.append(f"{name}: it is not ready ({reasons}); only a grid that works is upgraded")
         if (node["former"] or {}).get("going_back"):
@@ -143,13 +144,17 @@ def plan_text(
 
 def return_plan(states: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The hosts (inventory names) that a rollback takes back: those of the last upgrade, and of no earlier one."""
-    formers = {host: state["node"]["former"] for host, state in states.items() if state["node"]["former"]}
-    if not formers:
-        return []
-    last = version_of(max(formers.values(), key=lambda former: former["since"])["upgraded_to"])
-    return [
-        host for host, former in formers.items() if former["going_back"] or version_of(former["upgraded_to"]) == last
-    ]
+    nodes = {host: state["node"] for host, state in states.items()}
+    formers = [node["former"] for node in nodes.values() if node["former"]]
+    last = max(formers, key=lambda former: former["since"])["upgraded_to"] if formers else None
+    return [host for host, node in nodes.items() if _goes_back(node, version_of(last))]
+
+
+def _goes_back(node: Mapping[str, Any], last: str | None) -> bool:
+    if node["upgrading"] or node["trial"]:  # also one that was cut off before it came to the new release
+        return True
+    former = node["former"]
+    return bool(former) and (former["going_back"] or version_of(former["upgraded_to"]) == last)
 
 
 def return_text(
@@ -166,7 +171,9 @@ def return_text(
     lines = ["Back to the release before the last upgrade, and to what the nodes knew then:"]
     for host in hosts:
         former = states[host]["node"]["former"]
-        versions = f"{version_of(former['upgraded_to'])} -> {version_of(former['release'])}"
+        versions = "as it was before an upgrade that was cut off"
+        if former:
+            versions = f"{version_of(former['upgraded_to'])} -> {version_of(former['release'])}"
         price = f"; LOSES {lost[host]}" if lost.get(host) else ""
         lines.append(f"  {grid['nodes'][host]['name']}: {versions}{price}")
     return "\n".join(lines)

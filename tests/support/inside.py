@@ -1,7 +1,7 @@
 # Copyright (c) OpenMined and contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""People who use a lab's grid with the syft of a release on one of its hosts: syft's clients want the server's version."""
+"""People who use the grid of a lab with the syft of a release on one of its hosts; it has to be that of the nodes."""
 
 from __future__ import annotations
 

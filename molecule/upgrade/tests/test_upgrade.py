@@ -1,7 +1,7 @@
 # Copyright (c) OpenMined and contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From 0.9.2 to 0.9.5 under load; a broken release that goes back by itself; rollback.yml. One goes on from the other."""
+"""From 0.9.2 to 0.9.5 under load; a broken release that goes back by itself; rollback.yml. In this order."""
 
 from __future__ import annotations
 

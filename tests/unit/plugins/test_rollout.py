@@ -16,17 +16,18 @@ OLD, NEW = "0.9.2-0000000000aa", "0.9.5-0000000000bb"
 
 
 def grid_of(*domains: str, workers: int = 1) -> dict[str, Any]:
-    nodes: dict[str, Any] = {"net": {"name": "net", "kind": "network", "workers": []}}
+    nodes: dict[str, Any] = {"net": {"name": "net", "kind": "network", "workers": [], "domain": None}}
     for domain in domains:
         names = [f"{domain}-w{number + 1}" for number in range(workers)]
-        nodes[domain] = {"name": domain, "kind": "domain", "workers": names}
-        nodes.update({name: {"name": name, "kind": "worker", "workers": []} for name in names})
+        nodes[domain] = {"name": domain, "kind": "domain", "workers": names, "domain": None}
+        nodes.update({name: {"name": name, "kind": "worker", "workers": [], "domain": domain} for name in names})
     return {"nodes": nodes}
 
 
 def states_of(grid: dict[str, Any], **changes: Any) -> dict[str, Any]:
     node = {
-        "release": OLD, "trial": False, "former": None, "health": {"status": "ready"}, "service": {"state": "running"},
+        "release": OLD, "trial": False, "upgrading": False, "former": None, "health": {"status": "ready"},
+        "service": {"state": "running"},
     }  # fmt: skip
     return {host: {"node": {**node, **changes}, "wanted": {"release": NEW}} for host in grid["nodes"]}
 
@@ -100,9 +101,23 @@ def test_a_grid_that_does_not_work_is_not_upgraded() -> None:
     ]
 
 
-def test_an_upgrade_that_was_cut_off_may_go_on() -> None:
+@pytest.mark.parametrize("state", [{"trial": True}, {"upgrading": True}])
+def test_an_upgrade_that_was_cut_off_may_go_on(state: dict[str, bool]) -> None:
     grid = grid_of("a")
-    assert rollout.problems(grid, states_of(grid, trial=True, health=None), "0.9.5") == []
+    states = states_of(grid, release=NEW, health=None, **state)
+    assert rollout.problems(grid, states, "0.9.5") == []
+    assert hosts(rollout.plan(grid, states, 1)) == [["a", "a-w1"], ["net"]]
+
+
+def test_a_limit_does_not_part_a_domain_and_its_workers() -> None:
+    grid = grid_of("a", "b")
+    states = states_of(grid)
+    for host in ("a-w1", "net"):
+        del states[host]
+    assert rollout.problems(grid, states, "0.9.5") == ["a: it changes together with a-w1, which --limit leaves out"]
+    del states["a"]
+    assert rollout.problems(grid, states, "0.9.5") == []
+    assert hosts(rollout.plan(grid, states, 1)) == [["b", "b-w1"]]
 
 
 def test_the_plan_for_people() -> None:
@@ -111,3 +126,64 @@ def test_the_plan_for_people() -> None:
     text = rollout.plan_text(grid, states, rollout.plan(grid, states, 1), "0.9.5")
     assert "canary: a (0.9.2), a-w1 (0.9.2)" in text
     assert "nothing to upgrade" in rollout.plan_text(grid, states, [], "0.9.5")
+
+
+def former(upgraded_to: str = NEW, since: float = 1.0, going_back: bool = False) -> dict[str, Any]:
+    return {"release": OLD, "upgraded_to": upgraded_to, "since": since, "going_back": going_back, "snapshot": None}
+
+
+def test_a_rollback_undoes_the_last_upgrade_and_no_earlier_one() -> None:
+    grid = grid_of("a", "b")
+    states = states_of(grid)
+    assert rollout.return_plan(states) == []
+    assert "nothing to go back to" in rollout.return_text(grid, states, [], {})
+    states["a"]["node"]["former"] = former(since=3.0)
+    states["a-w1"]["node"]["former"] = former(since=2.0)
+    states["b"]["node"]["former"] = former("0.9.3-0000000000cc", 1.0)
+    assert rollout.return_plan(states) == ["a", "a-w1"]
+    states["b-w1"]["node"].update(upgrading=True)
+    states["net"]["node"]["former"] = former("0.9.3-0000000000cc", 1.0, going_back=True)
+    plan = rollout.return_plan(states)
+    assert sorted(plan) == ["a", "a-w1", "b-w1", "net"]
+    text = rollout.return_text(grid, states, plan, {"a": "2 jobs"})
+    assert "a: 0.9.5 -> 0.9.2; LOSES 2 jobs" in text
+    assert "b-w1: as it was before an upgrade that was cut off" in text
+
+
+def test_whom_a_node_has_to_reach() -> None:
+    grid = grid_of("a", "b")
+    states = states_of(grid, peers=[])
+    for number, host in enumerate(("net", "a", "b")):
+        states[host]["node"]["identity"] = {"uid": str(number)}
+        grid["nodes"][host]["door"] = ""
+    for host in ("a-w1", "b-w1"):
+        states[host]["node"]["identity"] = {"uid": host}
+    states["net"]["node"]["peers"] = [
+        {"uid": "1", "status": "ACTIVE"}, {"uid": "2", "status": "TIMEOUT"}, {"uid": "9", "status": "ACTIVE"},
+    ]  # fmt: skip
+    assert rollout.peers(grid, states, "net") == [{"name": "a", "uid": "1", "door": ""}]
+    grid["nodes"]["a"]["door"] = None
+    assert rollout.peers(grid, states, "net") == []
+
+
+FINE: dict[str, Any] = {"changed": True}
+
+
+def test_how_an_upgrade_has_ended() -> None:
+    grid = grid_of("a", "b", "c")
+    done = {"__upgrade_opening": FINE}
+    back = {"__upgrade_return": FINE, "__upgrade_opening": {"skipped": True}}
+    variables = {
+        "a": done, "a-w1": done, "b": {**back, "__upgrade_failure": "b-w1: its probe job is errored"}, "b-w1": back,
+        "c": {"__upgrade_failure": "lost", "__upgrade_stuck": "its host cannot be reached"}, "c-w1": {}, "net": {},
+    }  # fmt: skip
+    text = rollout.failure_text(grid, variables, list(grid["nodes"]), "0.9.5")
+    assert "  b: b-w1: its probe job is errored" in text
+    assert "NOT BACK: c." in text
+    assert "Back at its former release: b, b-w1." in text
+    assert "Upgraded: a, a-w1." in text
+    assert "Not touched: net, c-w1." in text
+    assert rollout.return_failure_text(grid, variables).endswith("c: its host cannot be reached")
+    assert rollout.return_failure_text(grid, dict.fromkeys(grid["nodes"], done)) == ""
+    assert "Upgraded to syft 0.9.5: a, a-w1." in rollout.summary_text(grid, variables, ["a", "a-w1", "net"], "0.9.5")
+    assert "Every node runs" in rollout.summary_text(grid, variables, [], "0.9.5")
