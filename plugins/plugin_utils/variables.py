@@ -20,6 +20,8 @@ VALIDATED = ("type", "choices", "elements", "required", "options")
 
 # What every host of scope system has. They are included without a check of their own, which would cost a task each.
 HOST_ROLES = ("certificates", "database", "ingress", "firewall")
+# What playbooks do with nodes that are there already; a mistake shows at every deploy, long before it hurts.
+LATER_ROLES = ("upgrade",)
 
 
 @cache
@@ -57,7 +59,8 @@ def validate(kind: str, given: dict[str, Any]) -> tuple[dict[str, Any], list[str
     """
     values: dict[str, Any] = {}
     problems: list[str] = []
-    options = {name: option for role in ("node", kind, *HOST_ROLES) for name, option in role_options(role).items()}
+    roles = ("node", kind, *HOST_ROLES, *LATER_ROLES)
+    options = {name: option for role in roles for name, option in role_options(role).items()}
     for name, option in options.items():
         if name not in given:
             if option.get("required"):
