@@ -22,10 +22,16 @@ pytestmark = pytest.mark.timeout(0)
 OLD, NEW = "0.9.2", "0.9.5"
 NODES = {"net": "net", "alice": "alice", "bob": "bob", "alice-w1": "workers", "bob-w1": "workers"}
 DOMAINS = ("alice", "bob")
+HOSTS = ("net", "alice", "bob", "workers")
 # Six for each Domain.
 CLIENTS = 6
-# What a broken release does: it imports and starts, but no job of it comes to a good end.
-BREAK = "echo 'raise RuntimeError(\"broken on purpose\")' >> {release}/syft/service/job/html_template.py"
+# A broken release: it imports and starts, but no job of it comes to a good end.
+PLACE = "/opt/pygrid/releases/{release}-*/env/lib/python3*/site-packages/syft/service/code"
+BREAK = f"""
+cd {PLACE} && cp -p user_code.py user_code.whole && rm -f __pycache__/user_code.*
+printf 'def execute_byte_code(*words, **options):\\n    raise RuntimeError("broken on purpose")\\n' >> user_code.py
+"""
+MEND = f"cd {PLACE} && mv user_code.whole user_code.py && rm -f __pycache__/user_code.*"
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +100,47 @@ def test_an_upgrade_that_nobody_notices(grid: Intranet, people: People) -> None:
         assert len(set(report["jobs"])) == len(report["jobs"]) > 0
         people.insist_on_jobs(domain, report["jobs"])
     assert grid.must_play("upgrade", "-e", f"pygrid_version={NEW}").changed == 0
+
+
+def test_a_way_back(grid: Intranet, people: People) -> None:
+    before = known(people)
+    job = people("submit", "alice", "0")["job"]
+    assert people("result", "alice", job, "60")["status"] == "completed"
+    dry = grid.must_play("rollback", "--check")
+    assert "alice: 0.9.5 -> 0.9.2; LOSES" in dry.output
+    assert "1 job" in dry.output
+    refused = grid.play("rollback")
+    assert refused.returncode != 0
+    assert "-e pygrid_confirm=true" in refused.output
+    serving(grid, NEW)
+    grid.must_play("rollback", "-e", "pygrid_confirm=true")
+    serving(grid, OLD)
+    people.use(OLD)
+    for domain, seen in known(people).items():
+        assert seen["jobs"].items() <= before[domain]["jobs"].items()
+        assert {**seen, "jobs": None} == {**before[domain], "jobs": None}
+    assert grid.must_play("rollback").changed == 0
+    assert grid.must_play("deploy").changed == 0
+
+
+def test_a_broken_release_goes_back_by_itself(grid: Intranet, people: People) -> None:
+    """The release is on the hosts from the upgrade before, and is broken there."""
+    before = known(people)
+    for host in HOSTS:
+        grid.must(host, BREAK.format(release=NEW))
+    load = {domain: people.call(domain, 2) for domain in DOMAINS}
+    run = grid.play("upgrade", "-e", f"pygrid_version={NEW}")
+    reports = {domain: calls.end() for domain, calls in load.items()}
+    assert run.returncode != 0
+    assert "its probe job is errored" in run.output
+    assert "Back at its former release: alice, alice-w1." in run.output
+    assert "Not touched: bob, bob-w1, net." in run.output
+    serving(grid, OLD)
+    assert known(people, before) == before
+    for domain, report in reports.items():
+        assert report["failed"] == [], f"{domain}: {report['failed'][:5]}"
+        people.insist_on_jobs(domain, report["jobs"])
+    for host in HOSTS:
+        grid.must(host, MEND.format(release=NEW))
+    grid.must_play("upgrade", "-e", f"pygrid_version={NEW}")
+    serving(grid, NEW)
