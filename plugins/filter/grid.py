@@ -11,6 +11,15 @@ from typing import Any
 from ansible_collections.openmined.pygrid.plugins.filter.certificates import certificate_expiry
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.report import format_status, format_summary, status_rows
 
+# Registered results of the steps that change a node, and what that is called when the result does not tell.
+STEPS = {
+    "__node_identity": "identity",
+    "__node_activation": "node",
+    "__node_removal": "node",
+    "__domain_request": "association",
+    "__domain_association": "association",
+}
+
 
 def identity_of(variables: Mapping[str, Any] | None) -> dict[str, str]:
     """Public identity of the host whose variables are given: just created, or read; empty when it has none yet."""
@@ -37,6 +46,44 @@ def host_leaders(hosts: Iterable[str], grid: Mapping[str, Any]) -> list[str]:
     for host in hosts:
         first.setdefault(grid["nodes"][host]["location"], host)
     return list(first.values())
+
+
+def lease_hosts(hosts: Iterable[str], grid: Mapping[str, Any]) -> list[str]:
+    """The first of ``hosts`` in each folder of a grid on each machine: accounts of one machine are no business of each
+    other's."""
+    first: dict[tuple[str, str], str] = {}
+    for host in hosts:
+        node = grid["nodes"][host]
+        first.setdefault((node["location"], node["home"]), host)
+    return list(first.values())
+
+
+def lease_problems(hosts: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Why this run could not get the lease of machines; ``hosts``: the variables of each."""
+    leases = [variables.get("__node_lease") or {} for variables in hosts]
+    return [lease["msg"] for lease in leases if lease.get("msg")]
+
+
+def releases_read(grid: Mapping[str, Any], hostvars: Mapping[str, Any]) -> dict[str, str | None]:
+    """Which release each node had when this run read it, None for none; without the nodes that were not read."""
+    states = {node["name"]: _state_of(hostvars[host]) for host, node in grid["nodes"].items()}
+    return {name: state.get("release") for name, state in states.items() if state}
+
+
+def changes_made(grid: Mapping[str, Any], hostvars: Mapping[str, Any]) -> dict[str, list[str]] | None:
+    """What this run has changed, by node. None when that is not known: in scope system there is more than nodes."""
+    found = {}
+    for host, node in grid["nodes"].items():
+        changes = [change for step, what in STEPS.items() for change in _changes(hostvars[host].get(step), what)]
+        if changes:
+            found[node["name"]] = changes
+    return None if grid["scope"] == "system" and not found else found
+
+
+def _changes(result: Mapping[str, Any] | None, what: str) -> list[str]:
+    if not result or not result.get("changed"):
+        return []
+    return list(result.get("changes") or [what])
 
 
 def worker_keys(grid: Mapping[str, Any], domain: str, hostvars: Mapping[str, Any]) -> dict[str, str | None]:
@@ -99,6 +146,10 @@ class FilterModule:
             "identity_of": identity_of,
             "staging_hosts": staging_hosts,
             "host_leaders": host_leaders,
+            "lease_hosts": lease_hosts,
+            "lease_problems": lease_problems,
+            "releases_read": releases_read,
+            "changes_made": changes_made,
             "worker_keys": worker_keys,
             "worker_slots": worker_slots,
             "domains_to_approve": domains_to_approve,
