@@ -9,7 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ansible_collections.openmined.pygrid.plugins.filter.certificates import certificate_expiry
-from ansible_collections.openmined.pygrid.plugins.plugin_utils.report import format_status, format_summary, status_rows
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.report import (
+    Known,
+    format_status,
+    format_summary,
+    status_rows,
+)
 
 # Registered results of the steps that change a node, and what that is called when the result does not tell.
 STEPS = {
@@ -94,6 +99,18 @@ def worker_keys(grid: Mapping[str, Any], domain: str, hostvars: Mapping[str, Any
     }
 
 
+def wanted_settings(grid: Mapping[str, Any], host: str, hostvars: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a node is to have. Those of a Worker name its Domain, as far as this run has read that."""
+    node = grid["nodes"][host]
+    if node["kind"] != "worker":
+        return dict(node["settings"])
+    domain = grid["nodes"][node["domain"]]
+    read = hostvars[host].get("__worker_domain_state") or {}
+    identity = (read.get("node") or {}).get("identity") or identity_of(hostvars[node["domain"]])
+    reference = {key: identity.get(key, "") for key in ("uid", "verify_key", "queue_public_key")}
+    return {**node["settings"], "domain": {"name": domain["name"], "queue_url": domain["queue_url"], **reference}}
+
+
 def worker_slots(grid: Mapping[str, Any], domain: str) -> list[str]:
     """The names under which a Domain's Workers take jobs: one for each of their processes."""
     found = []
@@ -120,8 +137,8 @@ def domains_to_approve(
 
 def _status_rows(grid: Mapping[str, Any], hostvars: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One record for each node of the grid, from what this run has read."""
-    states = {host: _state_of(hostvars[host]) for host in grid["nodes"]}
-    return list(status_rows(grid, states, certificate_expiry(grid, hostvars)))
+    known = {host: Known.of(hostvars[host]) for host in grid["nodes"]}
+    return list(status_rows(grid, known, certificate_expiry(grid, hostvars)))
 
 
 def _state_of(variables: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -151,6 +168,7 @@ class FilterModule:
             "releases_read": releases_read,
             "changes_made": changes_made,
             "worker_keys": worker_keys,
+            "wanted_settings": wanted_settings,
             "worker_slots": worker_slots,
             "domains_to_approve": domains_to_approve,
             "grid_title": grid_title,

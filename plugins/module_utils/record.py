@@ -29,7 +29,7 @@ BEGAN, ENDED = "began", "ended"
 # Results. A run that was refused has changed nothing.
 DONE, FAILED, REFUSED, CUT_OFF = "done", "failed", "refused", "cut off or failed"
 MESSAGE_LENGTH = 500
-OF_AN_END = ("result", "message", "seconds", "changes")
+OF_AN_END = ("result", "message", "seconds", "changes", "changed")
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -133,17 +133,19 @@ def runs(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for entry in entries:
         key = (entry["run"], entry["verb"])
         if entry["event"] == BEGAN:
-            begun[key] = {**entry, "ended_at": None, **dict.fromkeys(OF_AN_END)}
+            begun[key] = {**entry, "ended_at": None, "nodes_after": None, **dict.fromkeys(OF_AN_END)}
             found.append(begun[key])
         elif key in begun:
-            begun.pop(key).update(ended_at=entry["at"], **{name: entry.get(name) for name in OF_AN_END})
+            known = {name: entry.get(name) for name in OF_AN_END}
+            begun.pop(key).update(known, ended_at=entry["at"], nodes_after=entry.get("nodes"))
     return found
 
 
 def last_change(entries: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The latest of :func:`runs` that changed something, or may have; ``ago_seconds`` tells how long ago it was."""
     for run in reversed(runs(entries)):
-        if run["result"] == REFUSED or (run["result"] == DONE and run["changes"] == {}):
+        nothing = run["changed"] == 0 or (run["changed"] is None and run["changes"] == {})
+        if run["result"] == REFUSED or (run["result"] == DONE and nothing):
             continue
         return {**run, "ago_seconds": max(0, int(time.time() - _seconds(run["ended_at"] or run["at"])))}
     return None

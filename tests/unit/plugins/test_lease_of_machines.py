@@ -23,7 +23,6 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.record import Rec
 pytestmark = pytest.mark.timeout(180)
 
 CHECKOUT = Path(__file__).parents[3]
-MACHINES = ("one", "two", "three")
 PLAYBOOK = """
 - hosts: pygrid
   gather_facts: false
@@ -42,11 +41,11 @@ PLAYBOOK = """
 
 
 class Machines:
-    """Three machines, as far as leases are concerned: three folders of this one."""
+    """Some machines, as far as leases are concerned: folders of this one."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *names: str) -> None:
         self.folder = folder
-        self.homes = {name: Home(folder / name) for name in MACHINES}
+        self.homes = {name: Home(folder / name) for name in names}
         nodes = {
             name: {
                 "name": name, "location": name, "home": str(home.root), "scope": "user", "stop_seconds": 30,
@@ -56,7 +55,8 @@ class Machines:
         }  # fmt: skip
         variables = {
             "ansible_connection": "local", "ansible_python_interpreter": sys.executable,
-            "__node_grid": {"grid": {"nodes": nodes, "hosts": {}, "scope": "user"}}, "pygrid_record_file": str(folder / "record"),
+            "__node_grid": {"grid": {"nodes": nodes, "hosts": {}, "scope": "user"}},
+            "pygrid_record_file": str(folder / "record"),
         }  # fmt: skip
         hosts = {name: {"pygrid_home": str(home.root)} for name, home in self.homes.items()}
         (folder / "hosts.json").write_text(json.dumps({"pygrid": {"hosts": hosts, "vars": variables}}))
@@ -89,25 +89,9 @@ class Machines:
         return [name for name, home in self.homes.items() if current_lease(home)]
 
 
-@pytest.fixture
-def machines(tmp_path: Path) -> Machines:
-    return Machines(tmp_path)
-
-
-def test_a_run_stands_in_all_records_once(machines: Machines) -> None:
-    code, output = machines.play()
-    assert code == 0, output
-    assert machines.leases() == []
-    for name in MACHINES:
-        assert machines.ends(name) == ["done"]
-    (run,) = machines.controller()
-    assert (run["verb"], run["result"], run["wanted"], run["collection"]) == ("upgrade", "done", "0.9.5", "0.1.0")
-    assert run["who"].endswith(")")
-    assert run["inventory"] == str(machines.folder / "hosts.json")
-
-
-def test_all_machines_or_none(machines: Machines) -> None:
+def test_all_machines_or_none(tmp_path: Path) -> None:
     """Two of three are somebody else's: both are named, and the third is given back."""
+    machines = Machines(tmp_path, "one", "two", "three")
     for name in ("one", "three"):
         hold_lease(machines.homes[name], f"elsewhere:boot:1:{name}", f"ann@{name}", "restore", 600)
     code, output = machines.play()
@@ -130,8 +114,9 @@ def test_all_machines_or_none(machines: Machines) -> None:
     assert machines.ends("one") == ["cut off or failed", "done"]
 
 
-def test_two_runs_at_once_never_work_side_by_side(machines: Machines) -> None:
+def test_two_runs_at_once_never_work_side_by_side(tmp_path: Path) -> None:
     """One of them does all or each of them nothing; none keeps a machine."""
+    machines = Machines(tmp_path, "one", "two")
     started = [machines.start(3) for _number in range(2)]
     outputs = [run.communicate()[0] for run, _flag in started]
     codes = [run.returncode for run, _flag in started]
@@ -143,7 +128,8 @@ def test_two_runs_at_once_never_work_side_by_side(machines: Machines) -> None:
     assert machines.leases() == []
 
 
-def test_a_run_that_was_killed_and_one_that_failed(machines: Machines) -> None:
+def test_a_run_that_was_killed_and_one_that_failed(tmp_path: Path) -> None:
+    machines = Machines(tmp_path, "one", "two")
     run, flag = machines.start(100)
     while not flag.exists():
         assert run.poll() is None, run.communicate()[0]
@@ -151,7 +137,7 @@ def test_a_run_that_was_killed_and_one_that_failed(machines: Machines) -> None:
     os.killpg(run.pid, signal.SIGKILL)
     run.communicate()
     assert machines.ends("one") == [None]
-    assert machines.leases() == list(MACHINES)
+    assert machines.leases() == ["one", "two"]
     code, output = machines.play("-e", "broken=two")
     assert code != 0, output
     assert machines.ends("one") == ["cut off or failed", "failed"]
@@ -161,3 +147,7 @@ def test_a_run_that_was_killed_and_one_that_failed(machines: Machines) -> None:
     code, output = machines.play()
     assert code == 0, output
     assert machines.ends("two") == ["cut off or failed", "failed", "done"], "as the controller knows it"
+    latest = machines.controller()[-1]
+    facts = [latest[key] for key in ("verb", "result", "wanted", "collection", "inventory", "changes")]
+    assert facts == ["upgrade", "done", "0.9.5", "0.1.0", str(machines.folder / "hosts.json"), {}]
+    assert machines.leases() == []
