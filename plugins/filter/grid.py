@@ -9,7 +9,21 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ansible_collections.openmined.pygrid.plugins.filter.certificates import certificate_expiry
-from ansible_collections.openmined.pygrid.plugins.plugin_utils.report import format_status, format_summary, status_rows
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.report import (
+    Known,
+    format_status,
+    format_summary,
+    status_rows,
+)
+
+# Registered results of the steps that change a node, and what that is called when the result does not tell.
+STEPS = {
+    "__node_identity": "identity",
+    "__node_activation": "node",
+    "__node_removal": "node",
+    "__domain_request": "association",
+    "__domain_association": "association",
+}
 
 
 def identity_of(variables: Mapping[str, Any] | None) -> dict[str, str]:
@@ -39,12 +53,62 @@ def host_leaders(hosts: Iterable[str], grid: Mapping[str, Any]) -> list[str]:
     return list(first.values())
 
 
+def lease_hosts(hosts: Iterable[str], grid: Mapping[str, Any]) -> list[str]:
+    """The first of ``hosts`` in each folder of a grid on each machine: accounts of one machine are no business of each
+    other's."""
+    first: dict[tuple[str, str], str] = {}
+    for host in hosts:
+        node = grid["nodes"][host]
+        first.setdefault((node["location"], node["home"]), host)
+    return list(first.values())
+
+
+def lease_problems(hosts: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Why this run could not get the lease of machines; ``hosts``: the variables of each."""
+    leases = [variables.get("__node_lease") or {} for variables in hosts]
+    return [lease["msg"] for lease in leases if lease.get("msg")]
+
+
+def releases_read(grid: Mapping[str, Any], hostvars: Mapping[str, Any]) -> dict[str, str | None]:
+    """Which release each node had when this run read it, None for none; without the nodes that were not read."""
+    states = {node["name"]: _state_of(hostvars[host]) for host, node in grid["nodes"].items()}
+    return {name: state.get("release") for name, state in states.items() if state}
+
+
+def changes_made(grid: Mapping[str, Any], hostvars: Mapping[str, Any]) -> dict[str, list[str]] | None:
+    """What this run has changed, by node. None when that is not known: in scope system there is more than nodes."""
+    found = {}
+    for host, node in grid["nodes"].items():
+        changes = [change for step, what in STEPS.items() for change in _changes(hostvars[host].get(step), what)]
+        if changes:
+            found[node["name"]] = changes
+    return None if grid["scope"] == "system" and not found else found
+
+
+def _changes(result: Mapping[str, Any] | None, what: str) -> list[str]:
+    if not result or not result.get("changed"):
+        return []
+    return list(result.get("changes") or [what])
+
+
 def worker_keys(grid: Mapping[str, Any], domain: str, hostvars: Mapping[str, Any]) -> dict[str, str | None]:
     """Allow-list of a Domain: its Workers' names and public keys, None for one that this run has not read."""
     return {
         grid["nodes"][worker]["name"]: identity_of(hostvars[worker]).get("queue_public_key")
         for worker in grid["nodes"][domain]["workers"]
     }
+
+
+def wanted_settings(grid: Mapping[str, Any], host: str, hostvars: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a node is to have. Those of a Worker name its Domain, as far as this run has read that."""
+    node = grid["nodes"][host]
+    if node["kind"] != "worker":
+        return dict(node["settings"])
+    domain = grid["nodes"][node["domain"]]
+    read = hostvars[host].get("__worker_domain_state") or {}
+    identity = (read.get("node") or {}).get("identity") or identity_of(hostvars[node["domain"]])
+    reference = {key: identity.get(key, "") for key in ("uid", "verify_key", "queue_public_key")}
+    return {**node["settings"], "domain": {"name": domain["name"], "queue_url": domain["queue_url"], **reference}}
 
 
 def worker_slots(grid: Mapping[str, Any], domain: str) -> list[str]:
@@ -73,8 +137,8 @@ def domains_to_approve(
 
 def _status_rows(grid: Mapping[str, Any], hostvars: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One record for each node of the grid, from what this run has read."""
-    states = {host: _state_of(hostvars[host]) for host in grid["nodes"]}
-    return list(status_rows(grid, states, certificate_expiry(grid, hostvars)))
+    known = {host: Known.of(hostvars[host]) for host in grid["nodes"]}
+    return list(status_rows(grid, known, certificate_expiry(grid, hostvars)))
 
 
 def _state_of(variables: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -99,7 +163,12 @@ class FilterModule:
             "identity_of": identity_of,
             "staging_hosts": staging_hosts,
             "host_leaders": host_leaders,
+            "lease_hosts": lease_hosts,
+            "lease_problems": lease_problems,
+            "releases_read": releases_read,
+            "changes_made": changes_made,
             "worker_keys": worker_keys,
+            "wanted_settings": wanted_settings,
             "worker_slots": worker_slots,
             "domains_to_approve": domains_to_approve,
             "grid_title": grid_title,

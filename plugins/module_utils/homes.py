@@ -60,6 +60,8 @@ def clean_up(home: Home) -> bool:
         for folder in leftovers(home):
             removed = removed or folder != home.locks
             shutil.rmtree(folder)
+    if not home.node_names():  # what happened to data is told as long as there are any
+        shutil.rmtree(home.log, ignore_errors=True)
     above = [home.nodes.parent, SYSTEM_STATE, SYSTEM_RUN, home.cache.parent] if home.scope == "system" else []
     for folder in (home.nodes, *above):
         with contextlib.suppress(OSError):

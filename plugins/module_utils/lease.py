@@ -1,7 +1,7 @@
 # Copyright (c) OpenMined and contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A lease on a host: one run at a time may upgrade, restore or scale what is there.
+"""A lease on a host: one run at a time may change what is there, and what it was goes into the record of the host.
 
 It ends when its holder gives it back, or by itself: a run that was cut off must not lock everybody out for ever. Its
 end is counted by the clock that runs since boot, so that setting the time makes it neither longer nor shorter.
@@ -10,8 +10,10 @@ end is counted by the clock that runs since boot, so that setting the time makes
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.files import (
@@ -23,6 +25,7 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.files import (
 )
 from ansible_collections.openmined.pygrid.plugins.module_utils.homes import ensure_home
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home
+from ansible_collections.openmined.pygrid.plugins.module_utils.record import DONE, Record
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,23 @@ def current_lease(home: Home) -> Lease | None:
     return lease if lease.left_seconds(_boot(), _now_seconds()) else None
 
 
-def hold_lease(home: Home, holder: str, who: str, verb: str, seconds: int, over: str | None = None) -> Lease:
+def hold_lease(
+    home: Home,
+    holder: str,
+    who: str,
+    verb: str,
+    seconds: int,
+    over: str | None = None,
+    facts: dict[str, Any] | None = None,
+    ends: Sequence[dict[str, Any]] = (),
+) -> Lease:
     """Take the lease of this host, or make it last longer for the one who has it.
 
     Args:
         seconds: how long from now.
         over: the holder from whom it may be taken; "*" is everybody.
+        facts: what the record is to tell of this run beside who and what.
+        ends: how former runs ended, as far as the controller knows; see :meth:`Record.close`.
 
     Raises:
         HeldError: another run has it.
@@ -89,19 +103,43 @@ def hold_lease(home: Home, holder: str, who: str, verb: str, seconds: int, over:
         since = present.since if present and present.holder == holder else time.time()
         lease = Lease(holder, who, verb, seconds, since, _boot(), _now_seconds())
         write_atomic(_file(home), to_json(asdict(lease)))
+        record = host_record(home)
+        record.close(lambda run: run != holder, ends, f"seen when {verb} by {who} began")
+        record.begin(holder, verb, who=who, nodes=_releases(home), **(facts or {}))
     return lease
 
 
-def give_lease_back(home: Home, holder: str) -> bool:
-    """End one's own lease; that of somebody else stays. Returns whether there was one."""
-    if not _file(home).exists():
-        return False
+def give_lease_back(home: Home, holder: str, verb: str = "", result: str = DONE, **facts: Any) -> bool:
+    """End one's own lease; that of somebody else stays. Returns whether there was one.
+
+    Args:
+        verb, result: for the record; without a verb nothing is recorded.
+        facts: what the record is to tell beside them, such as ``message``; see :meth:`Record.end`.
+    """
+    # Without locks there is no lease, and a grid that was removed must not get folders again.
+    had = _file(home).exists() and _remove(home, holder)
+    if verb:
+        host_record(home).end(holder, verb, result, **facts, nodes=_releases(home))
+    return had
+
+
+def host_record(home: Home) -> Record:
+    """The record of changes of this host."""
+    return Record(home.changes, 0o640 if home.scope == "system" else 0o600)
+
+
+def _remove(home: Home, holder: str) -> bool:
     with locked(home.locks / "lease.lock"):
         present = current_lease(home)
         if present is None or present.holder != holder:
             return False
         _file(home).unlink()
     return True
+
+
+def _releases(home: Home) -> dict[str, str | None]:
+    """Which release each node of this host points at."""
+    return {name: home.node(name).active_release() for name in home.node_names()}
 
 
 def _file(home: Home) -> Path:

@@ -18,6 +18,7 @@ SYSTEM_CONFIGURATION = Path("/etc/pygrid")
 SYSTEM_STATE = Path("/var/lib/pygrid")
 SYSTEM_RUN = Path("/run/pygrid")
 SYSTEM_CACHE = Path("/var/cache/pygrid/packages")
+SYSTEM_LOG = Path("/var/log/pygrid")
 
 
 def default_home() -> Path:
@@ -76,6 +77,16 @@ class Home:
         return self.root / "nodes"
 
     @property
+    def log(self) -> Path:
+        """What is written about all nodes together."""
+        return self.root / "log"
+
+    @property
+    def changes(self) -> Path:
+        """The record of changes."""
+        return self.log / "changes.jsonl"
+
+    @property
     def mode(self) -> int:
         """Mode of the home folder: an account's own is nobody else's business."""
         return 0o700
@@ -105,6 +116,10 @@ class SystemHome(Home):
     @property
     def nodes(self) -> Path:
         return SYSTEM_CONFIGURATION / "nodes"
+
+    @property
+    def log(self) -> Path:
+        return SYSTEM_LOG
 
     @property
     def mode(self) -> int:

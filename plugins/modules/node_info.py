@@ -161,6 +161,12 @@ host:
       description: Units of PostgreSQL that run and are started with the host, where O(distribution_packages) names it.
       type: list
       elements: str
+    last_change:
+      description:
+        - The latest run in the record of the host that changed something, or may have, and how it ended; null when
+          there is none. C(holds) tells whether it has the lease of the host.
+      returned: when O(details) is true
+      type: dict
 wanted:
   description: The wanted release - O(release_source) and O(packages) on this host's Python.
   returned: when O(release_source) is given
@@ -178,6 +184,10 @@ wanted:
     staged:
       description: Whether it is complete on this host.
       type: bool
+    problem:
+      description: Why it has no name. Without O(details) and O(checks) the module fails then.
+      returned: when it has none
+      type: str
 problems:
   description: One sentence for everything that would make a deploy fail; empty when nothing would.
   returned: when O(checks) is true
@@ -199,6 +209,7 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.arguments import 
 from ansible_collections.openmined.pygrid.plugins.module_utils.bundle_checks import check_bundle
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.host_checks import check_data, check_home, check_ports
+from ansible_collections.openmined.pygrid.plugins.module_utils.lease import current_lease, host_record
 from ansible_collections.openmined.pygrid.plugins.module_utils.nodes import read_health, read_node
 from ansible_collections.openmined.pygrid.plugins.module_utils.operating_system import (
     describe,
@@ -207,6 +218,7 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.operating_system 
 )
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, open_home
 from ansible_collections.openmined.pygrid.plugins.module_utils.pythons import SUPPORTED_VERSIONS, find
+from ansible_collections.openmined.pygrid.plugins.module_utils.record import last_change
 from ansible_collections.openmined.pygrid.plugins.module_utils.releases import is_staged, release_name
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.base import ServiceManager
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.managers import manager_for
@@ -222,7 +234,8 @@ def wanted_release(home: Home, parameters: dict[str, Any]) -> tuple[dict[str, An
     """Name and state of the wanted release on this host, and what stands against it."""
     interpreter, problem = find(parameters["python"], parameters["managed_python"], home.root)
     if interpreter is None or problem:
-        return {"release": None, "python": None, "tag": None, "staged": False}, [problem or ""]
+        nothing = {"release": None, "python": None, "tag": None, "staged": False, "problem": problem or ""}
+        return nothing, [problem or ""]
     source = parameters["release_source"]
     name = release_name(
         source["version"], source["lock_sha256"], source["runtime_sha256"], parameters["packages"], interpreter.tag
@@ -241,6 +254,13 @@ def read_host(packages: dict[str, list[str]]) -> dict[str, Any]:
         "missing_packages": missing_packages(system["family"], wanted),
         "databases": running_services("postgresql*") if has_database else [],
     }
+
+
+def read_last_change(home: Home) -> dict[str, Any] | None:
+    """What the record of the host tells last, and whether that run is the one that may change the host now."""
+    last = last_change(host_record(home).entries())
+    lease = current_lease(home)
+    return None if last is None else {**last, "holds": lease is not None and lease.holder == last["run"]}
 
 
 def find_problems(home: Home, state: dict[str, Any], wanted: dict[str, Any], parameters: dict[str, Any]) -> list[str]:
@@ -314,6 +334,8 @@ def main() -> None:
             wait_until_ready(home, name, parameters["timeout_seconds"])
         result["node"] = read_node(home, name, parameters["details"])
         result["host"] = read_host(parameters["distribution_packages"])
+        if parameters["details"]:
+            result["host"]["last_change"] = read_last_change(home)
         problems: list[str] = []
         if parameters["release_source"]:
             result["wanted"], problems = wanted_release(home, parameters)
@@ -326,7 +348,7 @@ def main() -> None:
                 findings = check_system(parameters["system"], bool(result.get("wanted", {}).get("staged")))
                 result["problems"] += findings.problems
                 result["host_warnings"] = findings.warnings
-        elif problems:
+        elif problems and not parameters["details"]:
             raise PygridError(f"{name}: {problems[0]}")
     except PygridError as error:
         module.fail_json(msg=str(error))

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ansible_collections.openmined.pygrid.plugins.module_utils.bundle_index import SCHEMA, sha256_of
 from ansible_collections.openmined.pygrid.plugins.plugin_utils import bundle_debs, bundle_licences, bundle_rpms
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.bundle_archive import contents_of, write_archive
@@ -27,8 +25,8 @@ from ansible_collections.openmined.pygrid.plugins.plugin_utils.bundle_wheels imp
     read_pins,
     resolve,
 )
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.controller_record import collection_version
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.release_source import (
-    COLLECTION,
     LOCKS,
     ReleaseSource,
     uv_version,
@@ -263,14 +261,6 @@ def _rpms(item: Distribution, contents: Contents) -> list[str]:
     for file in index:
         contents.add(f"{item.folder}/repodata/{file.name}", file, "index", "index of packages", "", "GPL-3.0-or-later")
     return [rpm.name for rpm in rpms]
-
-
-def collection_version() -> str:
-    """Version of this collection, installed or in a checkout."""
-    manifest = COLLECTION / "MANIFEST.json"
-    if manifest.exists():
-        return json.loads(manifest.read_text(encoding="utf-8"))["collection_info"]["version"]
-    return str(yaml.safe_load((COLLECTION / "galaxy.yml").read_text(encoding="utf-8"))["version"])
 
 
 def _now() -> str:

@@ -9,15 +9,18 @@ import getpass
 import hashlib
 import os
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
-def own_name() -> str:
+def own_name(process: int | None = None) -> str:
     """The name of this run: machine, boot, process, and when that process began.
 
-    Actions run in children of the process that a person started, so that is their parent.
+    Args:
+        process: the one that a person started; the parent by default, as actions run in children of it.
     """
-    process = os.getppid()
+    process = os.getppid() if process is None else process
     return ":".join((_machine(), _boot(), str(process), _began(process)))
 
 
@@ -31,9 +34,19 @@ def is_dead(name: str) -> bool:
     return boot != _boot() or (began != "" and _began(int(process)) != began)
 
 
-def person() -> str:
-    """Who runs this, for other people: account, controller and process."""
-    return f"{getpass.getuser()}@{os.uname().nodename} (process {os.getppid()})"
+def person(variables: Mapping[str, Any] | None = None) -> str:
+    """Who runs this, for other people: account, controller and process.
+
+    Behind the account there may be somebody else, whom sudo knows, or AWX (``variables`` of the run).
+    """
+    try:
+        account = getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number without a name
+        account = str(os.getuid())
+    known = variables or {}
+    behind = known.get("awx_user_name") or known.get("tower_user_name") or os.environ.get("SUDO_USER") or account
+    name = account if behind == account else f"{behind} as {account}"
+    return f"{name}@{os.uname().nodename} (process {os.getppid()})"
 
 
 def _machine() -> str:
@@ -47,9 +60,12 @@ def _boot() -> str:
 
 
 def _began(process: int) -> str:
-    """When a process began, in ticks since boot (proc(5)); empty when there is none, or no /proc to tell (macOS)."""
+    """When a process began, in ticks since boot (proc(5)); empty when there is none, or no /proc to tell (macOS).
+
+    One that has ended and whose parent has not asked for its exit code yet is none.
+    """
     fields = _read(f"/proc/{process}/stat").rpartition(")")[2].split()
-    return fields[19] if len(fields) > 19 else ""
+    return fields[19] if len(fields) > 19 and fields[0] != "Z" else ""
 
 
 def _read(path: str) -> str:

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
+
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.controller_process import is_dead
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.rollout import path_problems, version_of
 
 LOCAL_STEPS = (
     "  make demo         a federated training over both Domains' private data (playbooks/demo.yml)",
@@ -91,14 +95,40 @@ def _certificate(expiry: Mapping[str, Any] | None) -> str:
     return f"{expiry['days_left']:.0f} days" if expiry["days_left"] > 0 else "expired"
 
 
+@dataclass(frozen=True)
+class Known:
+    """What a run has read of a host: ``node`` and its ``wanted`` release, what a deploy would change (``drift``, None
+    when that is not known) or why that is not known (``mystery``), and the last change in the host's record."""
+
+    node: Mapping[str, Any]
+    wanted: str | None
+    drift: list[str] | None
+    mystery: str
+    last_change: Mapping[str, Any] | None
+
+    @classmethod
+    def of(cls, variables: Mapping[str, Any]) -> Known:
+        """From the variables of the host."""
+        state = variables.get("__node_state") or {}
+        answer = variables.get("__node_drift") or {}
+        wanted = state.get("wanted") or {}
+        mystery = ""
+        if "changes" not in answer:
+            unread = "its Domain was not read" if state.get("node") else "it was not read"
+            mystery = str(answer.get("msg") or wanted.get("problem") or unread)
+        drift = answer.get("changes")
+        if drift is not None and not (state.get("node") or {}).get("identity"):
+            drift = ["identity", *drift]
+        last_change = (state.get("host") or {}).get("last_change")
+        return cls(state.get("node") or {}, wanted.get("release"), drift, mystery, last_change)
+
+
 def status_rows(
-    grid: Mapping[str, Any],
-    states: Mapping[str, Mapping[str, Any] | None],
-    certificates: Mapping[str, Mapping[str, Any]],
+    grid: Mapping[str, Any], known: Mapping[str, Known], certificates: Mapping[str, Mapping[str, Any]]
 ) -> Iterable[dict[str, Any]]:
     """One plain record for each node of the grid; what could not be read is None."""
     for host, node in grid["nodes"].items():
-        state = states.get(host) or {}
+        state = known[host].node
         health = state.get("health") or {}
         service = (state.get("service") or {}).get("state", "unreachable")
         yield {
@@ -115,15 +145,20 @@ def status_rows(
             "backlog": (health.get("queue") or {}).get("backlog"),
             "doing": _task(health, node),
             "certificate": certificates.get(host),
+            "wanted_release": known[host].wanted,
+            "drift": known[host].drift,
+            "drift_unknown": known[host].mystery,
+            "last_change": known[host].last_change,
             "details": health,
         }
 
 
 def format_status(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The records as a table, one line each, and the reasons of those that are not ready."""
+    """The records as a table, one line each; then why nodes are not ready, what differs, and who was at work last."""
     rows = list(rows)
     with_certificates = any(row["certificate"] for row in rows)
-    lines = [["NODE", "KIND", "VERSION", "UP", "HEALTH", *(["CERTIFICATE"] * with_certificates), "JOBS", "DOING"]]
+    certificate = ["CERTIFICATE"] * with_certificates
+    lines = [["NODE", "KIND", "VERSION", "UP", "HEALTH", *certificate, "DRIFT", "JOBS", "DOING"]]
     for row in rows:
         lines.append(
             [
@@ -133,9 +168,67 @@ def format_status(rows: Iterable[Mapping[str, Any]]) -> str:
                 duration(row["uptime_seconds"]),
                 row["health"],
                 *([_certificate(row["certificate"])] * with_certificates),
+                "?" if row["drift"] is None else ", ".join(row["drift"]) or "-",
                 _jobs(row["details"]),
                 row["doing"],
             ]
         )
     reasons = [f"{row['node']}: {reason}" for row in rows for reason in row["reasons"]]
-    return "\n".join([*table(lines), *([""] if reasons else []), *reasons])
+    notes = [*reasons, *_drift_lines(rows), *_last_change_lines(rows)]
+    return "\n".join([*table(lines), *([""] if notes else []), *notes])
+
+
+def _drift_lines(rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+    """What a deploy or an upgrade would change, and of which nodes that cannot be told."""
+    unknown: dict[str, list[str]] = {}
+    upgrade: dict[tuple[str, str], list[str]] = {}
+    deploy = []
+    for row in rows:
+        old, new = version_of(row["release"]), version_of(row["wanted_release"])
+        if row["drift"] is None:
+            if row["service"] != "unreachable":
+                unknown.setdefault(row["drift_unknown"], []).append(row["node"])
+        elif old and new and old != new:
+            upgrade.setdefault((old, new), []).append(row["node"])
+        elif row["drift"]:
+            deploy.append(f"{row['node']} ({', '.join(row['drift'])})")
+    if deploy:
+        yield f"deploy.yml would change {', '.join(deploy)}; with --check --diff it shows how"
+    for (old, new), nodes in upgrade.items():
+        problems = list(path_problems(old, new))
+        yield from (f"{', '.join(nodes)}: {problem}" for problem in problems)
+        if not problems:
+            yield f"upgrade.yml would bring {', '.join(nodes)} from {old} to {new}"
+    for reason, nodes in unknown.items():
+        yield f"not compared with what a deploy would make: {', '.join(nodes)} ({reason})"
+
+
+def _last_change_lines(rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+    """The newest entry of all machines' records."""
+    changes = [row["last_change"] for row in rows if row["last_change"]]
+    if changes:
+        yield last_change_text(min(changes, key=lambda change: change["ago_seconds"]))
+
+
+def last_change_text(change: Mapping[str, Any]) -> str:
+    """One line: what, from which version to which, who, when, and how it ended."""
+    before, after = _versions(change["nodes"]), _versions(change["nodes_after"])
+    if not change["result"]:
+        after = change.get("wanted") or ""
+    versions = f"{before} -> {after}" if before and after and before != after else after or before
+    what = f"{change['verb']}{f' {versions}' if versions else ''} by {change['who'].partition(' (process')[0]}"
+    ago, took = duration(change["ago_seconds"]), duration(change["seconds"])
+    if change["result"] == "done":
+        changed = f", it changed {', '.join(change['changes'])}" if change["changes"] else ""
+        return f"last change: {what} {ago} ago, done in {took}{changed}"
+    if change["result"]:
+        after_what = f" after {took}" if change["seconds"] is not None else ""
+        return f"last change: {what} {ago} ago, {change['result']}{after_what}: {change['message']}"
+    if change["holds"] and not is_dead(change["run"]):
+        return f"under way: {what}, begun {ago} ago"
+    return f"did not end: {what}, begun {ago} ago; it was cut off or failed, so run it again"
+
+
+def _versions(nodes: Mapping[str, str | None] | None) -> str:
+    found = {version_of(release) for release in (nodes or {}).values() if release}
+    return ", ".join(sorted(filter(None, found)))

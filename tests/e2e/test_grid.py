@@ -16,6 +16,9 @@ from pathlib import Path
 import pytest
 from support.grid import LocalGrid
 
+from ansible_collections.openmined.pygrid.plugins.module_utils.lease import hold_lease
+from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home
+
 NODES = ("net", "alice", "bob", "alice-w1", "bob-w1")
 
 
@@ -123,6 +126,38 @@ def test_status_tells_versions_jobs_and_tasks(grid: LocalGrid, tmp_path: Path) -
     assert {row["health"] for row in rows.values()} == {"ready"}
     assert rows["alice-w1"]["doing"] == "idle"
     assert run.changed == 0
+    assert {name: row["drift"] for name, row in rows.items()} == {name: [] for name in NODES}
+    assert "last change: deploy 0.9.5 by " in run.output
+
+
+def test_status_tells_what_a_deploy_would_change(grid: LocalGrid, tmp_path: Path) -> None:
+    """The same as a deploy in check mode does; and that a run is at work, or another was cut off."""
+    file = tmp_path / "status.json"
+    grid.node_file("bob-w1", "settings.json").write_text("{")
+    changed = ("-e", "pygrid_network_auto_approve_domains=true")
+    lease = {"holder": "elsewhere:boot:1:1", "who": "anna@ops", "verb": "restore", "seconds": 600}
+    hold_lease(Home(grid.home), **lease)
+    run = grid.play("status", "-e", f"pygrid_status_file={file}", *changed)
+    assert run.returncode == 0, run.output
+    drift = {row["node"]: row["drift"] for row in json.loads(file.read_text())}
+    assert drift == {
+        "net": ["settings", "state"],
+        "alice": [],
+        "bob": [],
+        "alice-w1": [],
+        "bob-w1": ["settings", "state"],
+    }
+    assert "under way: restore 0.9.5 by anna@ops" in run.output
+    refused = grid.play("deploy", *changed)
+    assert refused.returncode != 0
+    assert "net: restore by anna@ops has been at work here since" in refused.output
+    check = grid.play("deploy", "--check", *changed)
+    assert check.recap == {name: int(bool(drift[name])) for name in NODES}, check.output
+    mended = grid.deploy("-e", "pygrid_take_over=true")
+    assert mended.recap == {**dict.fromkeys(NODES, 0), "bob-w1": 1}
+    entries = [json.loads(line) for line in (grid.home / "log" / "changes.jsonl").read_text().splitlines()]
+    ends = [(entry["verb"], entry["result"], entry.get("changes")) for entry in entries if entry["event"] == "ended"]
+    assert ends[-2:] == [("restore", "cut off or failed", None), ("deploy", "done", {"bob-w1": ["settings", "state"]})]
 
 
 def test_passwords_are_shown_only_when_asked_for(grid: LocalGrid) -> None:
@@ -203,7 +238,7 @@ def test_kept_data_brings_the_same_nodes_back(grid: LocalGrid) -> None:
     assert removed.returncode == 0, removed.output
     assert removed.recap == check.recap, "check mode did not tell the truth"
     assert grid.processes() == {}
-    assert sorted(entry.name for entry in grid.home.iterdir() if not entry.name.startswith(".")) == ["nodes"]
+    assert sorted(entry.name for entry in grid.home.iterdir() if not entry.name.startswith(".")) == ["log", "nodes"]
     assert grid.play("remove").changed == 0
     grid.deploy()
     assert {name: grid.identity(name) for name in NODES} == identities
