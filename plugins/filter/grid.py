@@ -21,6 +21,9 @@ STEPS = {
     "__node_identity": "identity",
     "__node_activation": "node",
     "__node_removal": "node",
+    "__upgrade_opening": "trial",
+    "__upgrade_worker_return": "release",
+    "__upgrade_server_return": "release",
     "__domain_request": "association",
     "__domain_association": "association",
 }
