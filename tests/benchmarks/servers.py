@@ -52,15 +52,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hosts", type=int, nargs="+", choices=sorted(GRIDS), default=sorted(GRIDS))
     hosts = parser.parse_args().hosts
+    surroundings()
+    print("| hosts | nodes | bare to healthy (s) | no-op (s) | no-op: most tasks on a node | no-op (s per node) |")
+    print("|---|---|---|---|---|---|", flush=True)
+    for number in hosts:
+        print(measure(GRIDS[number]), flush=True)
+
+
+def surroundings() -> None:
+    """Have what playbooks of the checkout need; ends where no lab can be."""
     if reason := why_not():
         sys.exit(f"no lab here: {reason}")
     tools = CHECKOUT / ".tools" / "test" / "bin"
     os.environ["PATH"] = f"{tools}{os.pathsep}{os.environ['PATH']}"
     os.environ["ANSIBLE_CONFIG"] = str(CHECKOUT / "ansible.cfg")
-    print("| hosts | nodes | bare to healthy (s) | no-op (s) | no-op: most tasks on a node | no-op (s per node) |")
-    print("|---|---|---|---|---|---|", flush=True)
-    for number in hosts:
-        print(measure(GRIDS[number]), flush=True)
 
 
 def measure(places: dict[str, list[str]]) -> str:
