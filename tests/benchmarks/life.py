@@ -5,8 +5,8 @@
 
     make bench-life                     needs the lab: docs/testing.md
 
-A grid of a Network, a Domain and a Worker on one host goes from 0.9.2 to 0.9.5 while it is asked all the time. The longest
-pause between two answers is printed as Markdown, that of a bare restart by systemd beside it, both of this run.
+A grid of a Network, a Domain and a Worker on one host goes from 0.9.2 to 0.9.5 while it is asked all the time. The
+longest pause between two answers is printed as Markdown, beside that of a bare restart by systemd in the same run.
 """
 
 from __future__ import annotations
