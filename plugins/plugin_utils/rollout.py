@@ -145,9 +145,10 @@ def plan_text(
 def return_plan(states: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The hosts (inventory names) that a rollback takes back: those of the last upgrade, and of no earlier one."""
     nodes = {host: state["node"] for host, state in states.items()}
-    formers = [node["former"] for node in nodes.values() if node["former"]]
-    last = max(formers, key=lambda former: former["since"])["upgraded_to"] if formers else None
-    return [host for host, node in nodes.items() if _goes_back(node, version_of(last))]
+    reached = [version_of(node["former"]["upgraded_to"]) for node in nodes.values() if node["former"]]
+    # Upgrades only go up, so the last one is that to the newest version; clocks may be set.
+    last = max(reached, key=lambda version: _numbers(version or "") or (0, 0, 0), default=None)
+    return [host for host, node in nodes.items() if _goes_back(node, last)]
 
 
 def _goes_back(node: Mapping[str, Any], last: str | None) -> bool:

@@ -137,9 +137,9 @@ def test_a_rollback_undoes_the_last_upgrade_and_no_earlier_one() -> None:
     states = states_of(grid)
     assert rollout.return_plan(states) == []
     assert "nothing to go back to" in rollout.return_text(grid, states, [], {})
-    states["a"]["node"]["former"] = former(since=3.0)
+    states["a"]["node"]["former"] = former(since=1.0)
     states["a-w1"]["node"]["former"] = former(since=2.0)
-    states["b"]["node"]["former"] = former("0.9.3-0000000000cc", 1.0)
+    states["b"]["node"]["former"] = former("0.9.3-0000000000cc", 3.0)
     assert rollout.return_plan(states) == ["a", "a-w1"]
     states["b-w1"]["node"].update(upgrading=True)
     states["net"]["node"]["former"] = former("0.9.3-0000000000cc", 1.0, going_back=True)
