@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.hospital import HOST, assert_whole, name_urls
-from tests.support.playbook import killing
+from tests.support.sweep import sweep
 
 if TYPE_CHECKING:
     from tests.support.intranet import Intranet
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(0)
 
 NO_BUNDLE = ("-e", "pygrid_bundle=")
-MOST = 300
 HEADER = """\
 # Killed deploys to servers
 
@@ -33,20 +32,16 @@ one more run.
 """
 
 
-def sweep(grid: Intranet, record: Path, *arguments: str) -> list[str]:
+def killed_at(grid: Intranet, record: Path, *arguments: str) -> list[str]:
     """Deploy, killed at every new task; returns at which. Identities must never change."""
-    killed: list[str] = []
     known: dict[str, str] = {}
-    while len(killed) < MOST:
-        run = grid.play("deploy", *NO_BUNDLE, *arguments, environment=killing(record, "new"))
+
+    def same_identities(task: str) -> None:
         now = identities(grid)
-        assert known.items() <= now.items(), f"an identity changed after {killed[-1:]}"
-        known = now
-        if run.returncode >= 0:
-            assert run.returncode == 0, f"after {killed[-1:]}: {run.output[-4000:]}"
-            return killed
-        killed.append(record.read_text().splitlines()[-1].partition("start of: ")[2])
-    raise AssertionError(f"still not at its end after {MOST} kills: {killed[-5:]}")
+        assert known.items() <= now.items(), f"an identity changed after {task}"
+        known.update(now)
+
+    return sweep(grid, record, "deploy", *NO_BUNDLE, *arguments, after_each=same_identities)
 
 
 def identities(grid: Intranet) -> dict[str, str]:
@@ -58,11 +53,11 @@ def identities(grid: Intranet) -> dict[str, str]:
 def test_every_task_of_a_first_deploy_and_of_a_change(grid: Intranet, checkout: Path, tmp_path: Path) -> None:
     name_urls(grid)
     started = time.monotonic()
-    first = sweep(grid, tmp_path / "first")
+    first = killed_at(grid, tmp_path / "first")
     assert_whole(grid, 30)
     assert grid.must_play("deploy", *NO_BUNDLE).changed == 0
     change = ("-e", "pygrid_log_level=DEBUG", "-e", "pygrid_network_client_certificates=true")
-    second = sweep(grid, tmp_path / "second", *change)
+    second = killed_at(grid, tmp_path / "second", *change)
     assert_whole(grid, 30)
     assert grid.must_play("deploy", *NO_BUNDLE, *change).changed == 0
     minutes = (time.monotonic() - started) / 60
