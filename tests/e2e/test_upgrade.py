@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from support.grid import LocalGrid
+from support.runtime import wait_for
 from support.sweep import sweep
 
 pytestmark = [pytest.mark.thorough, pytest.mark.timeout(3600)]
@@ -124,16 +125,14 @@ def test_a_rollback_says_what_it_costs(grid: LocalGrid) -> None:
     assert known(grid) == before
 
 
-def test_two_runs_at_once(grid: LocalGrid) -> None:
-    with subprocess.Popen(
-        grid.command("upgrade", *TO_NEW), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
-    ) as first:
-        assert first.stdout is not None
-        for line in first.stdout:
-            if "Stage release" in line:
-                break
-        second = grid.play("upgrade", *TO_NEW)
-        assert second.returncode != 0
-        assert "Another run is at work" in second.output
-        assert first.wait(600) == 0, first.stdout.read()
+def test_two_runs_at_once(grid: LocalGrid, tmp_path: Path) -> None:
+    log = tmp_path / "first.log"
+    with log.open("w") as output:
+        command = grid.command("upgrade", *TO_NEW)
+        first = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    wait_for("the first run is at work", lambda: "[Stage the release]" in log.read_text(), 120)
+    second = grid.play("upgrade", *TO_NEW)
+    assert second.returncode != 0
+    assert "Another run is at work" in second.output
+    assert first.wait(600) == 0, log.read_text()[-4000:]
     serving(grid, NEW)
