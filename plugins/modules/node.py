@@ -79,6 +79,9 @@ options:
     description: With V(absent), remove identity and data too. They cannot be brought back.
     type: bool
     default: false
+  report:
+    description: Where the module tells what it is at, made by the action on the controller. Do not set it.
+    type: str
 """
 
 EXAMPLES = r"""
@@ -127,6 +130,7 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.lifecycle import 
     stop_node,
 )
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, open_home
+from ansible_collections.openmined.pygrid.plugins.module_utils.reports import reporting
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.base import Limits
 from ansible_collections.openmined.pygrid.plugins.module_utils.upgrade import Upgrade
 
@@ -189,6 +193,7 @@ def main() -> None:
             "talks_to": {"type": "list", "elements": "str"},
             "trial_seconds": {"type": "int", "default": 600},
             "remove_data": {"type": "bool", "default": False},
+            "report": {"type": "str"},
         },
         required_if=[
             ("state", "started", ("kind", "release", "settings")),
@@ -200,7 +205,8 @@ def main() -> None:
     )
     home = open_home(module.params["home"], module.params["scope"])
     try:
-        changes = run(home, module.params, module.check_mode)
+        with reporting(module.params["report"]):
+            changes = run(home, module.params, module.check_mode)
     except PygridError as error:
         module.fail_json(msg=str(error))
     result: dict[str, Any] = {"changed": bool(changes), "changes": [change.what for change in changes]}
