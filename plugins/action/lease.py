@@ -12,7 +12,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.record import DONE, ENDED, Record
-from ansible_collections.openmined.pygrid.plugins.plugin_utils import controller_process
+from ansible_collections.openmined.pygrid.plugins.plugin_utils import controller_process, run_state
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.controller_record import collection_version, record_path
 
 MODULE = "openmined.pygrid.lease"
@@ -69,6 +69,8 @@ class ActionModule(ActionBase):
         return answer
 
     def _release(self, arguments: dict[str, Any], task_vars: dict[str, Any], record: Record | None) -> dict[str, Any]:
+        changed = run_state.STATE.changed
+        arguments["facts"] = {} if changed is None else {"changed": changed}
         answer = self._module(arguments, task_vars)
         if record and arguments.get("verb"):
             self._noting(
@@ -78,6 +80,7 @@ class ActionModule(ActionBase):
                     arguments.get("result", DONE),
                     str(arguments.get("message") or ""),
                     changes=arguments.get("changes"),
+                    **arguments["facts"],
                 )
             )
         return answer

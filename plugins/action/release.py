@@ -21,7 +21,7 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.bundle_index impo
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.release_files import platform_tag
 from ansible_collections.openmined.pygrid.plugins.module_utils.releases import normal_packages
-from ansible_collections.openmined.pygrid.plugins.plugin_utils import release_source
+from ansible_collections.openmined.pygrid.plugins.plugin_utils import listening, release_source
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.bundle_archive import BundleArchive, open_archive
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.bundle_send import hand_over, one_at_a_time, send
 
@@ -77,7 +77,7 @@ class ActionModule(ActionBase):
                 return self._module({**arguments, "source": contribution}, task_vars)
 
     def _module(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
-        return self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
+        return listening.execute(self, MODULE, arguments, task_vars)
 
     def _send_bundle(
         self,

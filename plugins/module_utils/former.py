@@ -16,11 +16,14 @@ from typing import Any
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.files import read_json, read_text, to_json, write_atomic
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import NodePaths
+from ansible_collections.openmined.pygrid.plugins.module_utils.reports import say
 
 # The snapshot of a large database takes its time, while people wait.
 SNAPSHOT_SECONDS = 3600
 # Begins the names of the snapshots that are kept here; others belong to somebody else.
 PREFIX = "former-"
+# What people are told while it lasts.
+SAID = {"take": "keeps what the node knows", "restore": "puts back what the node knew", "compare": "looks what is new"}
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,7 @@ class FormerState:
                     self._snapshot(python, "delete", snapshot["name"])
 
     def _snapshot(self, python: Path, action: str, *words: str) -> Any:
+        say(SAID.get(action, f"snapshot: {action}"))
         result = subprocess.run(
             [str(python), "-m", "pygrid_node", "snapshot", action, str(self._node.settings), *words],
             env={"PATH": os.defpath, "HOME": str(self._node.state / "tmp")},

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from typing import Iterator
+from typing import Callable, Iterator
 
 from ansible_collections.openmined.pygrid.plugins.module_utils import pythons
 from ansible_collections.openmined.pygrid.plugins.module_utils import release_files as files
@@ -27,6 +27,7 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.releases import (
     release_name,
     releases_folder,
 )
+from ansible_collections.openmined.pygrid.plugins.module_utils.reports import communicate, say
 
 # Debian and its relatives, RHEL and its relatives.
 TRUST_STORES = (Path("/etc/ssl/certs/ca-certificates.crt"), Path("/etc/pki/tls/certs/ca-bundle.crt"))
@@ -54,6 +55,7 @@ class Stager:
     def step(self, name: str) -> Iterator[None]:
         """Record how long a step took."""
         started = time.monotonic()
+        say(f"stages: {name}")
         yield
         self.steps.append({"name": name, "seconds": round(time.monotonic() - started, 2)})
 
@@ -187,15 +189,16 @@ class Stager:
         python = str(environment / "bin" / "python")
         command = [str(self.uv), "pip", "install", "--quiet", "--python", python, "--require-hashes", "--no-deps"]
         command += ["--link-mode", "hardlink", *options, "-r", str(requirements)]
+        tick = Installing(environment, requirements, self.cache).tell
         if self.bundle is not None:
             command += ["--offline", "--no-index", "--no-config", "--find-links", str(self.bundle.folder / "wheels")]
-            self._call(command, "cannot install what the bundle holds")
+            self._call(command, "cannot install what the bundle holds", tick)
             return
         # With everything in the cache this takes half a second; asking the index about each package takes three.
         offline = self._start([*command, "--offline"])
-        offline.communicate()
+        communicate(offline, tick)
         if offline.returncode != 0:
-            self._call(command, "cannot install what the lock file names")
+            self._call(command, "cannot install what the lock file names", tick)
 
     def _resolved_in_bundle(self, source: dict, packages: list) -> str:
         """Return the requirements that were resolved when the bundle was made."""
@@ -252,16 +255,37 @@ class Stager:
             command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
         )
 
-    def _call(self, command: list, complaint: str, **options: object) -> str:
+    def _call(self, command: list, complaint: str, tick: Callable[[], None] = lambda: None, **options: object) -> str:
         try:
             child = self._start(command, **options)
         except OSError as error:
             raise PygridError(f"{complaint}: {error.strerror or error}") from error
-        answer, problem = child.communicate()
+        answer, problem = communicate(child, tick)
         if child.returncode != 0:
             said = _explain(problem or answer)
             raise PygridError(f"{complaint}: {said}{_remedy(said)}")
         return answer
+
+
+class Installing:
+    """How far uv is: it downloads all packages, and then links them all into the environment."""
+
+    def __init__(self, environment: Path, requirements: Path, cache: Path) -> None:
+        self._environment, self._cache = environment, cache
+        lines = requirements.read_text(encoding="utf-8").splitlines()
+        self._packages = sum(bool(_PACKAGE.match(line)) for line in lines)
+        self._used = self._used_bytes()
+
+    def tell(self) -> None:
+        """Report it."""
+        installed = sum(1 for _entry in self._environment.glob("lib/python*/site-packages/*.dist-info"))
+        megabytes = max(0, self._used_bytes() - self._used) // 1_000_000
+        say(f"{installed} of {self._packages} packages installed, {megabytes} MB written")
+
+    def _used_bytes(self) -> int:
+        """What is used on the disk that uv writes to; to look at each file would take longer than to write it."""
+        folder = self._cache if self._cache.is_dir() else self._environment
+        return shutil.disk_usage(folder).used
 
 
 def uv_folder(home: Path, version: str) -> Path:

@@ -144,7 +144,7 @@ def release(home: Home, given: dict[str, Any]) -> None:
     changes = given["changes"]
     if changes is not None:
         changes = {name: what for name, what in changes.items() if name in home.node_names()}
-    facts = {"message": given["message"], "changes": changes}
+    facts = {"message": given["message"], "changes": changes, **given["facts"]}
     give_lease_back(home, given["run"], given["verb"] or "", given["result"], **facts)
 
 

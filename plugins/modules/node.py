@@ -83,6 +83,9 @@ options:
     description: With V(absent), remove identity and data too. They cannot be brought back.
     type: bool
     default: false
+  report:
+    description: Where the module tells what it is at, made by the action on the controller. Do not set it.
+    type: str
 """
 
 EXAMPLES = r"""
@@ -135,6 +138,7 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.lifecycle import 
     stop_node,
 )
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, open_home
+from ansible_collections.openmined.pygrid.plugins.module_utils.reports import reporting
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.base import Limits
 from ansible_collections.openmined.pygrid.plugins.module_utils.upgrade import LOST, Upgrade
 
@@ -204,6 +208,7 @@ def main() -> None:
             "talks_to": {"type": "list", "elements": "str"},
             "trial_seconds": {"type": "int", "default": 600},
             "remove_data": {"type": "bool", "default": False},
+            "report": {"type": "str"},
         },
         required_if=[
             ("state", "started", ("kind", "release", "settings")),
@@ -217,7 +222,8 @@ def main() -> None:
     )
     home = open_home(module.params["home"], module.params["scope"])
     try:
-        changes = run(home, module.params, module.check_mode)
+        with reporting(module.params["report"]):
+            changes = run(home, module.params, module.check_mode)
     except PygridError as error:
         module.fail_json(msg=str(error))
     lost = next((change.before.strip() for change in changes if change.what == LOST), "")

@@ -79,6 +79,9 @@ options:
     description: How long to wait.
     type: int
     default: 180
+  report:
+    description: Where the module tells what it is at, made by the action on the controller. Do not set it.
+    type: str
 """
 
 EXAMPLES = r"""
@@ -220,6 +223,7 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home
 from ansible_collections.openmined.pygrid.plugins.module_utils.pythons import SUPPORTED_VERSIONS, find
 from ansible_collections.openmined.pygrid.plugins.module_utils.record import last_change
 from ansible_collections.openmined.pygrid.plugins.module_utils.releases import is_staged, release_name
+from ansible_collections.openmined.pygrid.plugins.module_utils.reports import reporting, say
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.base import ServiceManager
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.managers import manager_for
 from ansible_collections.openmined.pygrid.plugins.module_utils.system_checks import check_system
@@ -291,6 +295,9 @@ def wait_until_ready(home: Home, name: str, timeout_seconds: float) -> None:
         if hopeless or state.state in ("failed", "absent", "stopped"):
             reason = f"its service is {state.state} ({state.detail})"
             raise PygridError(f"{name} does not run: {reason}. {log_end(service, name)}")
+        waited = time.monotonic() - end + timeout_seconds
+        why = "starting" if health is None else "; ".join(health.get("reasons") or []) or str(health.get("status"))
+        say(f"{why}; {waited:.0f} of at most {timeout_seconds:.0f} s")
         if time.monotonic() > end:
             reasons = "; ".join((health or {}).get("reasons", [])) or "it does not answer on its control socket"
             raise PygridError(f"{name} is not ready after {timeout_seconds:.0f} s: {reasons}. {log_end(service, name)}")
@@ -321,6 +328,7 @@ def main() -> None:
             "uid": {"type": "str", "default": ""},
             "wait_for": {"type": "str", "choices": ["nothing", "ready"], "default": "nothing"},
             "timeout_seconds": {"type": "int", "default": 180},
+            "report": {"type": "str"},
         },
         supports_check_mode=True,
     )
@@ -331,7 +339,8 @@ def main() -> None:
     try:
         # In check mode nothing was started, so there is nothing to wait for.
         if parameters["wait_for"] == "ready" and not module.check_mode:
-            wait_until_ready(home, name, parameters["timeout_seconds"])
+            with reporting(parameters["report"]):
+                wait_until_ready(home, name, parameters["timeout_seconds"])
         result["node"] = read_node(home, name, parameters["details"])
         result["host"] = read_host(parameters["distribution_packages"])
         if parameters["details"]:

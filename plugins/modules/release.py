@@ -105,6 +105,9 @@ options:
   source:
     description: Filled in by the action plugin with what the controller contributes; not for use in playbooks.
     type: dict
+  report:
+    description: Where the module tells what it is at, made by the action on the controller. Do not set it.
+    type: str
 attributes:
   check_mode:
     description: Says what would be done and changes nothing.
@@ -195,6 +198,7 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.release_stage imp
     supervisor_folder,
     uv_folder,
 )
+from ansible_collections.openmined.pygrid.plugins.module_utils.reports import reporting
 
 ARGUMENTS = {
     "home": {"type": "path", "required": True},
@@ -213,6 +217,7 @@ ARGUMENTS = {
     "compile": {"type": "str", "choices": ["imported", "all"], "default": "imported"},
     "needed_mb": {"type": "int", "default": 1000},
     "source": {"type": "dict"},
+    "report": {"type": "str"},
 }
 
 
@@ -224,7 +229,8 @@ def main() -> None:
         os.umask(0o022)  # the accounts of all nodes run what root stages, however careful root's own files are
     try:
         if state == "present":
-            result = present(module.params, module.check_mode)
+            with reporting(module.params["report"]):
+                result = present(module.params, module.check_mode)
         elif state == "absent":
             result = absent(module.params, module.check_mode)
         else:

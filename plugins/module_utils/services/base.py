@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
+
+from ansible_collections.openmined.pygrid.plugins.module_utils.control import NodeUnavailable, request
+from ansible_collections.openmined.pygrid.plugins.module_utils.paths import NodePaths
+from ansible_collections.openmined.pygrid.plugins.module_utils.reports import say
 
 
 @dataclass(frozen=True)
@@ -100,3 +104,24 @@ class ServiceManager(Protocol):
 
     def last_lines(self, name: str, count: int) -> str:
         """The end of the node's log (the runtime never writes secrets into it)."""
+
+
+def tell_of_stopping(node: NodePaths, stop_seconds: int) -> None:
+    """Report what a node that is told to stop is still at; a Worker first ends its jobs."""
+    health = read_status(node) or {}
+    jobs = [slot["busy_seconds"] for slot in health.get("slots") or [] if slot.get("job")]
+    if jobs:
+        what = "its job" if len(jobs) == 1 else f"{len(jobs)} jobs"
+        say(f"ends {what}, {max(jobs):.0f} s so far; it is given {stop_seconds} s")
+    else:
+        say(f"stops; it is given {stop_seconds} s")
+
+
+def read_status(node: NodePaths) -> dict[str, Any] | None:
+    """What the node says of itself, None when it does not."""
+    if not node.control_socket.exists():
+        return None
+    try:
+        return request(node.control_socket, "GET", "/status", timeout_seconds=2)[1]
+    except NodeUnavailable:
+        return None

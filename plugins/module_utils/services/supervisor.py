@@ -16,7 +16,7 @@ import shlex
 import subprocess
 import time
 import xmlrpc.client
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,12 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.control import Un
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.files import locked, read_text, write_if_different
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home
-from ansible_collections.openmined.pygrid.plugins.module_utils.services.base import ServiceSpec, ServiceState
+from ansible_collections.openmined.pygrid.plugins.module_utils.reports import TICK_SECONDS
+from ansible_collections.openmined.pygrid.plugins.module_utils.services.base import (
+    ServiceSpec,
+    ServiceState,
+    tell_of_stopping,
+)
 
 # supervisor.xmlrpc.Faults (supervisor 4.3)
 FAULT_BAD_NAME = 10
@@ -236,6 +241,7 @@ class Supervisor:
             lambda: self.state(name).state in ("stopped", "failed", "absent"),
             stop_seconds + 30,
             f"{name} did not stop",
+            lambda: tell_of_stopping(self._home.node(name), stop_seconds),
         )
 
     @contextlib.contextmanager
@@ -272,11 +278,15 @@ class Supervisor:
         return True
 
     @staticmethod
-    def _wait_for(condition: Any, seconds: float, message: str) -> None:
+    def _wait_for(condition: Any, seconds: float, message: str, tick: Callable[[], None] = lambda: None) -> None:
         end = time.monotonic() + seconds
+        tick_at = time.monotonic() + TICK_SECONDS
         while not condition():
             if time.monotonic() > end:
                 raise PygridError(f"{message} within {seconds:.0f} s")
+            if time.monotonic() > tick_at:
+                tick()
+                tick_at = time.monotonic() + TICK_SECONDS
             time.sleep(0.05)
 
 

@@ -6,15 +6,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.files import locked, read_text, write_if_different
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home
-from ansible_collections.openmined.pygrid.plugins.module_utils.services.base import ServiceSpec, ServiceState
+from ansible_collections.openmined.pygrid.plugins.module_utils.reports import communicate
+from ansible_collections.openmined.pygrid.plugins.module_utils.services.base import (
+    ServiceSpec,
+    ServiceState,
+    tell_of_stopping,
+)
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.systemd_units import (
     LISTENING,
     TITLES,
@@ -129,7 +135,7 @@ class Systemd:
     def stop(self, name: str, stop_seconds: int) -> None:
         kind = self._kind_of(name)
         if kind is not None:
-            _systemctl("stop", *self._units(kind, name), seconds=stop_seconds + CALL_SECONDS)
+            self._stop(name, stop_seconds, *self._units(kind, name))
 
     @contextlib.contextmanager
     def held(self, name: str, stop_seconds: int) -> Iterator[None]:
@@ -139,8 +145,12 @@ class Systemd:
             return
         # The socket goes on listening: whom it lets in makes systemd start the service, and that waits for the lock.
         with locked(self._home.node(name).hold):
-            _systemctl("stop", f"pygrid-{kind}@{name}.service", seconds=stop_seconds + CALL_SECONDS)
+            self._stop(name, stop_seconds, f"pygrid-{kind}@{name}.service")
             yield
+
+    def _stop(self, name: str, stop_seconds: int, *units: str) -> None:
+        tick = functools.partial(tell_of_stopping, self._home.node(name), stop_seconds)
+        _systemctl("stop", *units, seconds=stop_seconds + CALL_SECONDS, tick=tick)
 
     def remove(self, name: str, stop_seconds: int) -> None:
         kind = self._kind_of(name)
@@ -195,16 +205,22 @@ def _definition(kind: str, name: str) -> Path:
     return UNITS / f"pygrid-{kind}@{name}.service.d" / DROP_IN
 
 
-def _systemctl(*words: str, tolerant: bool = False, seconds: float = CALL_SECONDS) -> None:
-    """Run systemctl; a failure is a PygridError with its own words unless it is to be tolerated."""
-    try:
-        result = subprocess.run(
-            [SYSTEMCTL, "--no-ask-password", *words], capture_output=True, text=True, timeout=seconds, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise PygridError(f"systemctl {' '.join(words)} has not ended after {seconds:.0f} s") from None
-    if result.returncode != 0 and not tolerant:
-        raise PygridError(f"systemctl {' '.join(words)}: {result.stderr.strip()[-500:]}")
+def _systemctl(
+    *words: str, tolerant: bool = False, seconds: float = CALL_SECONDS, tick: Callable[[], None] = lambda: None
+) -> None:
+    """Run systemctl; a failure is a PygridError with its own words unless it is to be tolerated.
+
+    tick: is called every now and then while it runs.
+    """
+    command = [SYSTEMCTL, "--no-ask-password", *words]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as child:
+        try:
+            _answer, problem = communicate(child, tick, seconds)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            raise PygridError(f"systemctl {' '.join(words)} has not ended after {seconds:.0f} s") from None
+    if child.returncode != 0 and not tolerant:
+        raise PygridError(f"systemctl {' '.join(words)}: {problem.strip()[-500:]}")
 
 
 def _show(unit: str, names: str = SHOWN) -> dict[str, str]:

@@ -42,8 +42,8 @@ def read(release: str | None = "0.9.5-a", drift: list[str] | None = None, **more
 
 def test_nodes_that_are_as_they_shall_be() -> None:
     text = table(net=read(drift=[]))
-    assert text.splitlines()[-1].split()[4:6] == ["answer", "-"]
-    assert "deploy.yml" not in text
+    assert len(text.splitlines()) == 2
+    assert text.splitlines()[-1].split()[-3:] == ["-", "-", "-"], "drift, jobs, doing"
 
 
 def test_what_a_deploy_would_change() -> None:
