@@ -111,8 +111,13 @@ changes:
   returned: always
   type: list
   elements: str
+drained:
+  description: Whether the node ended in good order, a Worker after its job; false when its time was over first.
+  returned: with O(state=absent)
+  type: bool
 """
 
+import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -199,11 +204,14 @@ def main() -> None:
         supports_check_mode=True,
     )
     home = open_home(module.params["home"], module.params["scope"])
+    began = time.monotonic()
     try:
         changes = run(home, module.params, module.check_mode)
     except PygridError as error:
         module.fail_json(msg=str(error))
     result: dict[str, Any] = {"changed": bool(changes), "changes": [change.what for change in changes]}
+    if module.params["state"] == "absent":
+        result["drained"] = time.monotonic() - began < module.params["stop_seconds"]
     if module._diff:
         result["diff"] = [
             {"before_header": change.what, "after_header": change.what, "before": change.before, "after": change.after}

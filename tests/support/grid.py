@@ -83,8 +83,8 @@ class LocalGrid:
         return {"pygrid": {"vars": common, "children": children}}
 
     def write_inventory(self) -> Path:
-        self.root.mkdir(parents=True, exist_ok=True)
-        path = self.root / "hosts.json"
+        path = self.root / "inventory" / "hosts.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.inventory(), indent=2))
         return path
 
@@ -92,7 +92,7 @@ class LocalGrid:
         """The command line for a verb, or for a playbook of one's own (a path)."""
         target = f"{self.collection}.{playbook}" if self.collection else str(CHECKOUT / "playbooks" / f"{playbook}.yml")
         target = playbook if playbook.endswith(".yml") else target
-        return ["ansible-playbook", "-i", str(self.write_inventory()), target, *arguments]
+        return ["ansible-playbook", "-i", str(self.write_inventory().parent), target, *arguments]
 
     def play(
         self, playbook: str, *arguments: str, environment: Mapping[str, str] | None = None, timeout_seconds: int = 600
