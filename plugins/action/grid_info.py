@@ -135,13 +135,19 @@ def _unread_file(task_vars: dict[str, Any]) -> Iterator[tuple[str, str]]:
     sources = task_vars.get("ansible_inventory_sources") or []
     place = place_of("", sources)
     if place and place.exists() and not is_read(place, sources):
-        yield "inventory", f"{place} belongs to it and was not read; add -i {place}, or give the folder: -i {place.parent}"
+        yield (
+            "inventory",
+            f"{place} belongs to it and was not read; add -i {place}, or give the folder: -i {place.parent}",
+        )
 
 
 def _unfinished(hostvars: Any, hosts: list[str]) -> Iterator[tuple[str, str]]:
     marks = (hostvars[hosts[0]].get(UNFINISHED) if hosts else None) or {}
     for host, what in marks.items():
-        yield host, f"a run of scale.yml was cut off before it had ended ({what}); run scale.yml again, it goes on there"
+        yield (
+            host,
+            f"a run of scale.yml was cut off before it had ended ({what}); run scale.yml again, it goes on there",
+        )
 
 
 def _location(host: str, variables: Any) -> str:

@@ -39,5 +39,7 @@ class ActionModule(ActionBase):
         for step in given.get("undo") or []:
             if not step["begun"]:
                 content.undo(step["host"])
+        for host, variables in (given.get("merge") or {}).items():
+            content.keep(host, variables)
         for host, variables in (given.get("keep") or {}).items():
             content.replace(host, variables)

@@ -19,15 +19,14 @@ from ansible_collections.openmined.pygrid.plugins.plugin_utils.scale_file import
 
 # How a machine is reached and what it has; a Worker that is placed on it takes these from the host that stands for it.
 CONNECTION = (
-    "ansible_become", "ansible_connection", "ansible_docker_", "ansible_host", "ansible_host_key_checking", "ansible_paramiko_",
-    "ansible_password", "ansible_pipelining", "ansible_port", "ansible_private_key_file", "ansible_python_interpreter",
-    "ansible_remote_tmp", "ansible_scp_", "ansible_sftp_", "ansible_shell_", "ansible_ssh_", "ansible_sudo_", "ansible_timeout",
-    "ansible_user",
+    "ansible_become", "ansible_connection", "ansible_docker_", "ansible_host", "ansible_paramiko_", "ansible_password",
+    "ansible_pipelining", "ansible_port", "ansible_private_key_file", "ansible_python_interpreter", "ansible_remote_tmp",
+    "ansible_scp_", "ansible_sftp_", "ansible_shell_", "ansible_ssh_", "ansible_sudo_", "ansible_timeout", "ansible_user",
 )  # fmt: skip
 MACHINE = (
-    "pygrid_address", "pygrid_bundle", "pygrid_firewall", "pygrid_home", "pygrid_listen_address", "pygrid_managed_python",
-    "pygrid_no_proxy", "pygrid_package_cache", "pygrid_package_index", "pygrid_pki_directory", "pygrid_proxy",
-    "pygrid_python",
+    "pygrid_address", "pygrid_bundle", "pygrid_firewall", "pygrid_home", "pygrid_listen_address",
+    "pygrid_managed_python", "pygrid_no_proxy", "pygrid_package_cache", "pygrid_package_index", "pygrid_pki_directory",
+    "pygrid_proxy", "pygrid_python",
 )  # fmt: skip
 
 
@@ -51,7 +50,7 @@ class ActionModule(ActionBase):
             return {**result, "failed": True, "msg": "\n  ".join(["Nothing was changed.", *problems])}
         record = scale_file.read(place)
         if given.get("ask"):
-            return {**result, "changed": False, "ask": scale.to_ask(grid, record, wanted)}
+            return {**result, "changed": False, "file": str(place), "ask": scale.to_ask(grid, record, wanted)}
         states = {host: hostvars[host]["__node_state"] for host in grid["nodes"] if "__node_state" in hostvars[host]}
         plan = scale.make_plan(grid, record, wanted, states)
         new = [(step, hostvars[step.carrier], _inherited(step.host, hostvars)) for step in plan.steps if step.new]
@@ -69,7 +68,7 @@ class ActionModule(ActionBase):
             "joining": plan.hosts(JOINING),
             "leaving": plan.hosts(LEAVING),
             "settling": list(dict.fromkeys(_settling(grid, plan))),
-            "variables": {facts[0].host: _variables(*facts) for facts in new},
+            "variables": {facts[0].host: _variables(*facts, place) for facts in new},
             "text": scale.plan_text(grid, plan),
         }
 
@@ -98,7 +97,7 @@ def _settling(grid: Mapping[str, Any], plan: Plan) -> Iterator[str]:
         database = grid["nodes"][step.domain]["database"] or {}
         yield from filter(None, [database.get("on")])
         neighbours = (grid["hosts"].get(step.location) or {}).get("nodes") or []
-        if step.what == GOING:
+        if step.what == GOING and grid["scope"] == "system":
             yield from [host for host in neighbours if host not in going][:1]
 
 
@@ -112,7 +111,7 @@ def _inherited(host: str, hostvars: Any) -> Mapping[str, Any]:
     return hostvars[host]
 
 
-def _variables(step: Step, carrier: Mapping[str, Any], inherited: Mapping[str, Any]) -> dict[str, Any]:
+def _variables(step: Step, carrier: Mapping[str, Any], inherited: Mapping[str, Any], place: Path) -> dict[str, Any]:
     """The variables that a new Worker needs of its own: how its machine is reached, but for secrets."""
     found: dict[str, Any] = {"pygrid_worker_domain": step.domain, "pygrid_worker_port": step.port}
     if "ansible_host" not in carrier and carrier.get("ansible_connection") != "local":
@@ -120,6 +119,9 @@ def _variables(step: Step, carrier: Mapping[str, Any], inherited: Mapping[str, A
     for name in sorted(name for name in carrier if name.startswith(CONNECTION + MACHINE) and "pass" not in name):
         if name not in inherited or inherited[name] != carrier[name]:
             found[name] = carrier[name]
+    folder = carrier.get("inventory_dir")
+    if folder and Path(folder) != place.parent and "pygrid_pki_directory" not in carrier:
+        found["pygrid_pki_directory"] = f"{folder}/pki"  # which it would look for beside its own file
     return found
 
 

@@ -11,8 +11,8 @@ module: allow_list
 short_description: Let single Workers into a Domain's queue, or lock them out
 version_added: 0.1.0
 description:
-  - Changes entries of a Domain's allow-list while it runs. The Domain itself, its settings and its other Workers are not
-    touched; M(openmined.pygrid.node) writes the whole list.
+  - Changes entries of a Domain's allow-list while it runs. The Domain itself, its settings and its other Workers are
+    not touched; M(openmined.pygrid.node) writes the whole list.
 extends_documentation_fragment:
   - openmined.pygrid.node
   - openmined.pygrid.attributes

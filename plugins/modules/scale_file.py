@@ -11,8 +11,8 @@ module: scale_file
 short_description: Keep what was decided of a grid in its inventory
 version_added: 0.1.0
 description:
-  - Edits the one file of inventory that the playbooks C(scale) and C(resize) write. It is replaced as a whole, so that a
-    reader sees the old or the new one, and goes when it would hold nothing.
+  - Edits the one file of inventory that the playbooks C(scale) and C(resize) write. It is replaced as a whole, so that
+    a reader sees the old or the new one, and goes when it would hold nothing.
   - Runs on the controller; no host is contacted.
 extends_documentation_fragment:
   - openmined.pygrid.attributes
@@ -40,8 +40,12 @@ options:
     type: list
     elements: dict
     default: []
+  merge:
+    description: Variables that win over all others of the inventory from now on, by inventory name.
+    type: dict
+    default: {}
   keep:
-    description: Variables that win over all others of the inventory, by inventory name. An empty one lets the others count.
+    description: The same, and no others than these are kept for the node any more.
     type: dict
     default: {}
 author:

@@ -51,13 +51,18 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+file:
+  description: Where what is decided is kept.
+  returned: success
+  type: str
 ask:
   description: Inventory names of the Workers to read first.
   returned: with O(ask)
   type: list
   elements: str
 steps:
-  description: What is to be done, each with host, what (coming, going, joining, leaving), domain, location, new and begun.
+  description:
+    - What is to be done, each with host, what (coming, going, joining, leaving), domain, location, new and begun.
   returned: without O(ask)
   type: list
   elements: dict

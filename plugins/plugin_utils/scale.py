@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.report import duration, table
@@ -33,7 +34,7 @@ States = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Wanted:
-    """``workers``: how many each Domain is to have; ``joined``: which Domains the Network is to have, None: as it is."""
+    """``workers``: how many each Domain is to have; ``joined``: which Domains the Network has, None: as it is."""
 
     workers: Mapping[str, Any]
     joined: Sequence[str] | None = None
@@ -303,7 +304,12 @@ def summary(plan: Mapping[str, Any], drained: Mapping[str, Any], policy: Mapping
         drained: whether each Worker that went has ended its jobs in time, by inventory name.
         policy: what becomes of a job whose Worker has not, by inventory name.
     """
-    words = {COMING: "runs on", GOING: "is gone from", JOINING: "has joined the Network", LEAVING: "has left the Network"}
+    words = {
+        COMING: "runs on",
+        GOING: "is gone from",
+        JOINING: "has joined the Network",
+        LEAVING: "has left the Network",
+    }
     lines = []
     for step in plan["steps"]:
         place = f" {step['location']}" if step["what"] in (COMING, GOING) else ""
@@ -311,7 +317,9 @@ def summary(plan: Mapping[str, Any], drained: Mapping[str, Any], policy: Mapping
         if drained.get(step["host"]) is False:
             lines[-1] += f"; its job did not end in time: {_fate(policy[step['host']])}"
     lines += plan["notes"]
-    return "\n".join([*lines, "", f"Kept in {plan['file']}, a part of the inventory: keep it with the other files."])
+    if Path(plan["file"]).exists():
+        lines += ["", f"Kept in {plan['file']}, a part of the inventory: keep it with the other files."]
+    return "\n".join(lines)
 
 
 def _fate(policy: str) -> str:

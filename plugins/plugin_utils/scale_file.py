@@ -11,6 +11,7 @@ and ``host_vars`` win over both, but nothing else says ``pygrid_scaled``.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -109,7 +110,9 @@ class ScaleFile:
         groups = {"pygrid": grid} if grid else {}
         if self.spare:
             groups["pygrid_spare"] = {"hosts": {host: {} for host in self.spare}}
-        return HEADER + yaml.safe_dump(groups, sort_keys=False, width=200) if groups else ""
+        # What comes from tasks are Ansible's own kinds of strings and numbers, of which YAML knows nothing.
+        plain = json.loads(json.dumps(groups))
+        return HEADER + yaml.safe_dump(plain, sort_keys=False, width=200) if groups else ""
 
 
 def parse(text: str, place: str) -> ScaleFile:

@@ -43,7 +43,7 @@ class LocalGrid:
 
     @property
     def ports(self) -> dict[str, int]:
-        names = ("net", "alice", "bob", "alice-w1", "bob-w1", "alice queue", "bob queue")
+        names = ("net", "alice", "bob", "alice-w1", "bob-w1", "alice queue", "bob queue", "alice-w2", "alice-w3")
         return {name: self.first_port + number for number, name in enumerate(names)}
 
     @property
@@ -81,6 +81,11 @@ class LocalGrid:
         }
         children = {group: {"hosts": {name: hosts[name] for name in names}} for group, names in groups.items()}
         return {"pygrid": {"vars": common, "children": children}}
+
+    @property
+    def scale_file(self) -> Path:
+        """Where scale.yml keeps what it decided."""
+        return self.root / "inventory" / "pygrid-scale.yml"
 
     def write_inventory(self) -> Path:
         path = self.root / "inventory" / "hosts.json"
