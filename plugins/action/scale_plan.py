@@ -19,14 +19,16 @@ from ansible_collections.openmined.pygrid.plugins.plugin_utils.scale_file import
 
 # How a machine is reached and what it has; a Worker that is placed on it takes these from the host that stands for it.
 CONNECTION = (
-    "ansible_become", "ansible_connection", "ansible_docker_", "ansible_host", "ansible_paramiko_", "ansible_password",
+    "ansible_become", "ansible_connection", "ansible_docker_", "ansible_host", "ansible_paramiko_",
+    "ansible_password",
     "ansible_pipelining", "ansible_port", "ansible_private_key_file", "ansible_python_interpreter", "ansible_remote_tmp",
-    "ansible_scp_", "ansible_sftp_", "ansible_shell_", "ansible_ssh_", "ansible_sudo_", "ansible_timeout", "ansible_user",
+    "ansible_scp_", "ansible_sftp_", "ansible_shell_", "ansible_ssh_", "ansible_sudo_", "ansible_timeout",
+    "ansible_user",
 )  # fmt: skip
 MACHINE = (
     "pygrid_address", "pygrid_bundle", "pygrid_firewall", "pygrid_home", "pygrid_listen_address",
-    "pygrid_managed_python", "pygrid_no_proxy", "pygrid_package_cache", "pygrid_package_index", "pygrid_pki_directory",
-    "pygrid_proxy", "pygrid_python",
+    "pygrid_managed_python", "pygrid_no_proxy", "pygrid_package_cache", "pygrid_package_index",
+    "pygrid_pki_directory", "pygrid_proxy", "pygrid_python",
 )  # fmt: skip
 
 

@@ -22,6 +22,10 @@ def scale_problems(grid: Mapping[str, Any], plan: Mapping[str, Any], hostvars: V
     for domain in domains:
         workers = [host for host in coming if grid["nodes"][host]["domain"] == domain]
         found += [f"{domain}: {sentence}" for sentence in _problems_of_domain(grid, domain, workers, hostvars[domain])]
+    moving = [*plan["joining"], *plan["leaving"]]
+    sides = dict.fromkeys([*moving, *([grid["network"]] if moving and grid["network"] else [])])
+    # Left by one side alone, the other one would go on naming it.
+    found += [f"{host}: {sentence}" for host in sides if host not in domains for sentence in _unready(hostvars[host])]
     return found
 
 
@@ -31,10 +35,9 @@ def _problems_of_domain(
     """Why Workers could not serve it without changing it."""
     state, node = variables["__node_state"], grid["nodes"][domain]
     read = state["node"]
-    health = read["health"] or {}
-    if health.get("status") != "ready":
-        reasons = ", ".join(health.get("reasons") or []) or read["service"]["state"]
-        yield f"it is not ready ({reasons}); run playbooks/deploy.yml first, or see playbooks/status.yml"
+    unready = list(_unready(variables))
+    if unready:
+        yield from unready
         return
     if read["release"] != state["wanted"]["release"]:
         yield (
@@ -48,6 +51,14 @@ def _problems_of_domain(
             f"its queue listens on {listens}, where {', '.join(remote)} cannot reach it; with the machine in the group"
             " pygrid_spare, playbooks/deploy.yml lets it listen for other machines, once (it restarts)"
         )
+
+
+def _unready(variables: Mapping[str, Any]) -> Iterator[str]:
+    read = variables["__node_state"]["node"]
+    health = read["health"] or {}
+    if health.get("status") != "ready":
+        reasons = ", ".join(health.get("reasons") or []) or read["service"]["state"]
+        yield f"it is not ready ({reasons}); run playbooks/deploy.yml first, or see playbooks/status.yml"
 
 
 def scale_gone(steps: Iterable[Mapping[str, Any]], domain: str, hostvars: Variables) -> list[str]:
