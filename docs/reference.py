@@ -18,7 +18,20 @@ import yaml
 
 DOCS = Path(__file__).resolve().parent
 ROLES = DOCS.parent / "roles"
-ORDER = ("node", "network", "domain", "worker", "host", "bundle", "certificates", "database", "ingress", "firewall")
+ORDER = (
+    "node",
+    "network",
+    "domain",
+    "worker",
+    "scale",
+    "resize",
+    "host",
+    "bundle",
+    "certificates",
+    "database",
+    "ingress",
+    "firewall",
+)
 INTRODUCTION = """\
 # Variables
 

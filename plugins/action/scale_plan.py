@@ -20,10 +20,9 @@ from ansible_collections.openmined.pygrid.plugins.plugin_utils.scale_file import
 # How a machine is reached and what it has; a Worker that is placed on it takes these from the host that stands for it.
 CONNECTION = (
     "ansible_become", "ansible_connection", "ansible_docker_", "ansible_host", "ansible_paramiko_",
-    "ansible_password",
-    "ansible_pipelining", "ansible_port", "ansible_private_key_file", "ansible_python_interpreter", "ansible_remote_tmp",
-    "ansible_scp_", "ansible_sftp_", "ansible_shell_", "ansible_ssh_", "ansible_sudo_", "ansible_timeout",
-    "ansible_user",
+    "ansible_password", "ansible_pipelining", "ansible_port", "ansible_private_key_file",
+    "ansible_python_interpreter", "ansible_remote_tmp", "ansible_scp_", "ansible_sftp_", "ansible_shell_",
+    "ansible_ssh_", "ansible_sudo_", "ansible_timeout", "ansible_user",
 )  # fmt: skip
 MACHINE = (
     "pygrid_address", "pygrid_bundle", "pygrid_firewall", "pygrid_home", "pygrid_listen_address",
@@ -44,7 +43,7 @@ class ActionModule(ActionBase):
         task_vars = task_vars or {}
         given, hostvars = self._task.args, task_vars["hostvars"]
         grid = given["grid"]
-        wanted = Wanted(given.get("workers") or {}, scale.as_list(given.get("joined")))
+        wanted = Wanted(scale.as_numbers(given.get("workers")), scale.as_list(given.get("joined")))
         sources = task_vars.get("ansible_inventory_sources") or []
         place = scale_file.place_of(given.get("file") or "", sources)
         problems = [*scale.problems(grid, wanted), *_file_problems(place, sources)]

@@ -327,6 +327,14 @@ def _fate(policy: str) -> str:
     return again if policy == "requeue" else "it is interrupted (pygrid_worker_orphaned_jobs: interrupt)"
 
 
+def as_numbers(value: Any) -> dict[str, Any]:
+    """Numbers by name, given as such or as words: ``alice=3,bob=1``."""
+    if not isinstance(value, str):
+        return dict(value or {})
+    pairs = (entry.partition("=") for entry in value.split(",") if entry.strip())
+    return {name.strip(): number.strip() for name, _sign, number in pairs}
+
+
 def as_list(value: Any) -> list[str] | None:
     """A list of names, given as a list or as words with commas between; None stays None."""
     if value is None:

@@ -187,6 +187,15 @@ def test_what_is_refused(workers: dict[str, Any], joined: list[str] | None, said
     assert next(scale.problems(grid_of({}), Wanted(workers, joined))).startswith(said)
 
 
+def test_numbers_and_names_as_words() -> None:
+    assert scale.as_numbers("alice=3, bob=0") == {"alice": "3", "bob": "0"}
+    assert scale.as_numbers({"alice": 3}) == {"alice": 3}
+    assert scale.as_list("alice, bob") == ["alice", "bob"]
+    assert scale.as_list("") == []
+    assert scale.as_list(None) is None
+    assert "is '' for alice" in next(scale.problems(grid_of({}), Wanted(scale.as_numbers("alice"))))
+
+
 def test_no_network_to_join() -> None:
     grid = grid_of({}, network_url=None)
     assert list(scale.problems(grid, Wanted({}, ["alice"]))) == [
