@@ -20,8 +20,6 @@ VARIABLES = {
 MOST_PROCESSES = 64
 # Workers first: those of a Domain that restarts go on with what they have.
 ORDER = ("worker", "domain", "network")
-# What another limit changes of a node; anything else is not a matter of limits.
-HARMLESS = {"settings", "service", "state", "workers", "permissions"}
 
 Grid = Mapping[str, Any]
 Wanted = Mapping[str, Any]
