@@ -15,7 +15,7 @@ TOOLS := $(if $(I),server,deploy)
 PLAYBOOK := .tools/$(TOOLS)/bin/ansible-playbook $(if $(I),-i "$(I)")
 CHECK := .tools/test/bin/python tests/run.py
 
-.PHONY: help deploy preflight demo status credentials remove test lint unit sanity e2e scenario bench bench-servers bench-life lock clean deploy-tools server-tools test-tools
+.PHONY: help deploy preflight demo scale resize status credentials remove test lint unit sanity e2e scenario bench bench-servers bench-life lock clean deploy-tools server-tools test-tools
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,6 +25,12 @@ deploy: $(TOOLS)-tools ## Bring up a grid on this machine, or that of an invento
 
 preflight: $(TOOLS)-tools ## Say what has to be mended before a deploy to servers: I=inventories/mine
 	@$(PLAYBOOK) playbooks/preflight.yml $(EXTRA)
+
+scale: $(TOOLS)-tools ## More or fewer Workers: EXTRA="-e pygrid_domain_workers=alice=2,bob=1"
+	@$(PLAYBOOK) playbooks/scale.yml $(EXTRA)
+
+resize: $(TOOLS)-tools ## Other processes and limits of nodes: EXTRA="-e @limits.yml"
+	@$(PLAYBOOK) playbooks/resize.yml $(EXTRA)
 
 demo: $(TOOLS)-tools ## Train a model over the private data of both Domains
 	@$(PLAYBOOK) playbooks/demo.yml $(EXTRA)

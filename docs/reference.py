@@ -24,6 +24,8 @@ ORDER = (
     "domain",
     "worker",
     "upgrade",
+    "scale",
+    "resize",
     "host",
     "bundle",
     "certificates",

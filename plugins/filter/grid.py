@@ -133,7 +133,7 @@ def domains_to_approve(
         state = hostvars[host]["__node_state"]["node"]
         joined = any(peer["status"] == "ACTIVE" and peer["url"] == grid["network_url"] for peer in state["peers"] or [])
         uid = identity_of(hostvars[host]).get("uid")
-        if uid and not joined:
+        if uid and not joined and grid["nodes"][host]["joined"]:
             wanted.append({"uid": uid, "url": grid["nodes"][host]["url"]})
     return wanted
 

@@ -147,7 +147,7 @@ def check_space(wanted: Iterable[dict[str, Any]]) -> Iterator[str]:
 
 def check_memory(needed_mb: int, root: Path) -> tuple[list[str], list[str]]:
     """All nodes of the machine together, against its memory or the container's."""
-    total = _total_memory_mb(root)
+    total = total_memory_mb(root)
     if total is None or not needed_mb:
         return [], []
     text = f"its nodes need about {needed_mb} MB of memory when idle and jobs come on top, but it has {total} MB"
@@ -157,7 +157,8 @@ def check_memory(needed_mb: int, root: Path) -> tuple[list[str], list[str]]:
     return [], [f"{text}, which leaves little; {remedy}"] if needed_mb > MEMORY_SHARE * total else []
 
 
-def _total_memory_mb(root: Path) -> int | None:
+def total_memory_mb(root: Path) -> int | None:
+    """The machine's memory, or that of the container that it is; None when it does not tell."""
     found = re.search(r"(?m)^MemTotal:\s*(\d+) kB", read_text(root / "proc/meminfo") or "")
     limits = [int(found[1]) * 1024] if found else []
     limit = (read_text(root / "sys/fs/cgroup/memory.max") or "").strip()

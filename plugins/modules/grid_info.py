@@ -16,6 +16,21 @@ description:
   - Fails with every problem of every host at once - unknown variables, wrong types, unsupported versions, clashing
     names and ports, Workers without a Domain, URLs that the other side cannot reach.
   - Runs on the controller only; no host is contacted.
+  - Hosts of the group C(pygrid_spare) are no nodes, whatever other groups they are in.
+options:
+  without:
+    description: Inventory names of nodes that are left out, as if they stood in C(pygrid_spare).
+    type: list
+    elements: str
+    default: []
+  scaled:
+    description: Variables by inventory name that win over those of the inventory, C(pygrid_scaled) included.
+    type: dict
+    default: {}
+  warn:
+    description: Warn of what works, but not as one may expect.
+    type: bool
+    default: true
 extends_documentation_fragment:
   - openmined.pygrid.attributes.info
 author:
@@ -46,4 +61,7 @@ grid:
     network_url:
       description: URL of the Network, null when the grid has none.
       type: str
+    spare:
+      description: The hosts of C(pygrid_spare) by inventory name, each with location, and for a Worker domain and port.
+      type: dict
 """

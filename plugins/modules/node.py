@@ -122,8 +122,13 @@ lost:
   description: What V(former) would cost, for people; empty when nothing, and when it is done.
   returned: always
   type: str
+drained:
+  description: Whether the node ended in good order, a Worker after its job; false when its time was over first.
+  returned: with O(state=absent)
+  type: bool
 """
 
+import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -221,6 +226,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     home = open_home(module.params["home"], module.params["scope"])
+    began = time.monotonic()
     try:
         with reporting(module.params["report"]):
             changes = run(home, module.params, module.check_mode)
@@ -228,6 +234,8 @@ def main() -> None:
         module.fail_json(msg=str(error))
     lost = next((change.before.strip() for change in changes if change.what == LOST), "")
     result: dict[str, Any] = {"changed": bool(changes), "changes": [change.what for change in changes], "lost": lost}
+    if module.params["state"] == "absent":
+        result["drained"] = time.monotonic() - began < module.params["stop_seconds"]
     if module._diff:
         result["diff"] = [
             {"before_header": change.what, "after_header": change.what, "before": change.before, "after": change.after}

@@ -156,6 +156,9 @@ host:
     os:
       description: Its operating system - id, version_id and family (C(debian), C(redhat) or empty).
       type: dict
+    memory_mb:
+      description: Memory of the host, null when it does not tell.
+      type: int
     missing_packages:
       description: Which of O(distribution_packages) are not installed.
       type: list
@@ -204,6 +207,7 @@ host_warnings:
 """
 
 import time
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -226,7 +230,7 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.releases import i
 from ansible_collections.openmined.pygrid.plugins.module_utils.reports import reporting, say
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.base import ServiceManager
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.managers import manager_for
-from ansible_collections.openmined.pygrid.plugins.module_utils.system_checks import check_system
+from ansible_collections.openmined.pygrid.plugins.module_utils.system_checks import check_system, total_memory_mb
 
 POLL_SECONDS = 0.2
 # The service manager tries again in between; the log tells why the node ends each time.
@@ -255,6 +259,7 @@ def read_host(packages: dict[str, list[str]]) -> dict[str, Any]:
     has_database = any("postgresql" in package for package in wanted)
     return {
         "os": system,
+        "memory_mb": total_memory_mb(Path("/")),
         "missing_packages": missing_packages(system["family"], wanted),
         "databases": running_services("postgresql*") if has_database else [],
     }

@@ -76,13 +76,15 @@ def _flows_of_worker(grid: Grid, worker: Node, own: Mapping[str, Any]) -> Iterat
     if domain is None:
         return
     queue_host, queue_port = _place(domain["queue_url"])
-    yield _flow(
-        worker, own, domain["location"], queue_host, queue_port, queue_port, f"Workers take jobs of {domain['name']}"
-    )
+    yield _flow(worker, own, domain["location"], queue_host, queue_port, queue_port, _why_queue(domain))
     if (worker["settings"].get("blobs") or {}).get("kind") == "domain":
         yield _to_node(worker, _sources(worker, own), domain, f"Workers read and write blobs of {domain['name']}")
     yield from _to_database(worker, own)
     yield from _to_object_store(worker, own)
+
+
+def _why_queue(domain: Node) -> str:
+    return f"Workers take jobs of {domain['name']}"
 
 
 def _between_domain_and_network(grid: Grid, domain: Node, variables: Variables) -> Iterator[Flow]:
@@ -201,6 +203,11 @@ def _incoming(grid: Grid, location: str, every_flow: Iterable[Flow]) -> list[dic
     database_port = grid["hosts"][location]["database_port"]
     if database_port:
         ports[database_port, "nodes use the database"] = []
+    for host in grid["hosts"][location]["nodes"]:
+        node = grid["nodes"][host]
+        if node["kind"] == "domain" and not is_loopback_name(node["queue_address"]):
+            # It may listen for Workers of other machines before there are any.
+            ports[node["ports"]["pygrid_domain_queue_port"], _why_queue(node)] = []
     for flow in every_flow:
         if flow.target != location or flow.target_port is None:
             continue

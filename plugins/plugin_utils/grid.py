@@ -71,6 +71,7 @@ class Node:
 
     ``location`` is equal for nodes on one machine, ``reach`` is how other machines reach it, ``address`` where the
     node itself listens. ``door`` is where its peers reach it on trial too: "" for its own URL, None for nowhere.
+    ``joined``: whether a Domain is to be one of its Network's.
     """
 
     host: str
@@ -98,6 +99,20 @@ class Node:
     database: Database | None = None
     egress: list[str] = field(default_factory=list)
     talks_to: list[str] | None = None
+    joined: bool = False
+
+
+@dataclass
+class Spare:
+    """A host of the inventory that is no node now: a machine for Workers to come, or a Worker that was taken away.
+
+    ``domain`` and ``port`` are what the inventory says of such a Worker, None for a machine.
+    """
+
+    host: str
+    location: str
+    domain: str | None = None
+    port: int | None = None
 
 
 @dataclass
@@ -115,13 +130,17 @@ class Host:
 
 @dataclass
 class Grid:
-    """All nodes by inventory name; ``network`` is the inventory name of the Network and ``network_url`` where it is."""
+    """All nodes by inventory name; ``network`` is the inventory name of the Network and ``network_url`` where it is.
+
+    ``spare``: hosts of the inventory that are no node, by name.
+    """
 
     nodes: dict[str, Node]
     hosts: dict[str, Host]
     scope: str
     network: str | None
     network_url: str | None
+    spare: dict[str, Spare] = field(default_factory=dict)
 
     def as_data(self) -> dict[str, Any]:
         return asdict(self)
@@ -213,6 +232,7 @@ def _add_kind(node: Node, values: dict[str, Any]) -> None:
     elif node.kind == "domain":
         node.ports["pygrid_domain_queue_port"] = values["pygrid_domain_queue_port"]
         node.queue_address = values["pygrid_domain_queue_address"] or None
+        node.joined = values["pygrid_domain_network_joined"]
     else:
         node.domain = values["pygrid_worker_domain"]
         node.stop_seconds = values["pygrid_worker_drain_seconds"]
@@ -228,8 +248,11 @@ def _root_email(kind: str, name: str, given: str) -> str:
     return "" if kind == "worker" else given or f"{name}@pygrid.example"
 
 
-def build_grid(nodes: dict[str, Node], values: dict[str, dict[str, Any]]) -> Grid:
+def build_grid(
+    nodes: dict[str, Node], values: dict[str, dict[str, Any]], spare: dict[str, Spare] | None = None
+) -> Grid:
     """Relate the nodes to one another. ``values``: the validated variables of each."""
+    spare = spare or {}
     hosts: dict[str, Host] = {}
     for node in nodes.values():
         hosts.setdefault(node.location, Host([], node.reach)).nodes.append(node.host)
@@ -237,7 +260,7 @@ def build_grid(nodes: dict[str, Node], values: dict[str, dict[str, Any]]) -> Gri
             nodes[node.domain].workers.append(node.host)
     for node in nodes.values():
         if node.kind == "domain":
-            _add_queue(node, nodes)
+            _add_queue(node, nodes, spare)
     for node in nodes.values():
         if node.scope == "system" and node.kind != "worker":
             node.database = _own_database(node, nodes, values)
@@ -256,13 +279,18 @@ def build_grid(nodes: dict[str, Node], values: dict[str, dict[str, Any]]) -> Gri
         (url for value in values.values() if (url := plain_url(value.get("pygrid_domain_network_url") or ""))), None
     )
     scope = next((node.scope for node in nodes.values()), "user")
-    return Grid(nodes, hosts, scope, network.host if network else None, network.url if network else outside)
+    return Grid(nodes, hosts, scope, network.host if network else None, network.url if network else outside, spare)
 
 
-def _add_queue(domain: Node, nodes: dict[str, Node]) -> None:
-    """One address for the queue: loopback, unless a Worker has to reach it from another machine."""
+def _add_queue(domain: Node, nodes: dict[str, Node], spare: dict[str, Spare]) -> None:
+    """One address for the queue: loopback, unless a Worker has to reach it from another machine.
+
+    Or may have to: where the inventory has spare machines, a Worker that is added must not restart its Domain.
+    """
     port = domain.ports["pygrid_domain_queue_port"]
     remote = any(nodes[worker].location != domain.location for worker in domain.workers)
+    if domain.scope == "system":
+        remote = remote or any(machine.location != domain.location for machine in spare.values())
     domain.queue_address = domain.queue_address or (domain.reach if remote else domain.address)
     # A machine behind NAT listens on another address than the one it is reached by.
     domain.queue_url = f"tcp://{url_host(domain.reach if remote else domain.queue_address)}:{port}"

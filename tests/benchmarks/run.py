@@ -81,9 +81,21 @@ def measure(folder: Path, pairs: int, noops: int) -> None:
             assert run.changed == 0, run.output
             idle.append(run.seconds)
         tasks = sum("end of:" in line for line in record.read_text().splitlines())
-        report(firsts, bares, details, steps, idle, tasks)
+        say("one Worker more, one less")
+        out, back = [], []
+        for _number in range(pairs):
+            out.append(scaled(grid, 2))
+            back.append(scaled(grid, 1))
+        report(firsts, bares, details, steps, idle, tasks, {"one Worker more": out, "one idle Worker less": back})
     finally:
         grid.remove()
+
+
+def scaled(grid: LocalGrid, number: int) -> float:
+    """Seconds until alice has that many Workers."""
+    run = grid.play("scale", "-e", json.dumps({"pygrid_domain_workers": {"alice": number}}))
+    assert run.returncode == 0, run.output
+    return run.seconds
 
 
 class Bare:
@@ -147,10 +159,11 @@ def report(
     steps: list[dict[str, float]],
     idle: list[float],
     tasks: int,
+    scaling: dict[str, list[float]],
 ) -> None:
     ratios = [first / bare for first, bare in zip(firsts, bares, strict=True)]
     print("\n| | min (s) | median (s) | max (s) |\n|---|---|---|---|")
-    for name, values in (("bare script", bares), ("first deploy", firsts), ("no-op deploy", idle)):
+    for name, values in (("bare script", bares), ("first deploy", firsts), ("no-op deploy", idle), *scaling.items()):
         print(f"| {name} | {min(values):.1f} | {statistics.median(values):.1f} | {max(values):.1f} |")
     print(f"\nFirst deploy / bare script, pair by pair: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
     print(

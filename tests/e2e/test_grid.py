@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from support.grid import LocalGrid
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.lease import hold_lease
@@ -240,6 +241,40 @@ def test_kept_data_brings_the_same_nodes_back(grid: LocalGrid) -> None:
     assert {name: grid.identity(name) for name in NODES} == identities
     assert grid.client("fingerprint", "alice") == before
     assert grid.client("peers", "net") == {"alice": "ACTIVE", "bob": "ACTIVE"}
+
+
+def test_a_worker_more_then_the_idle_one_goes(grid: LocalGrid) -> None:
+    """Nobody else restarts, no job is lost, the busy Worker stays though it is the newer one, and deploy agrees."""
+    before = {name: grid.pid_of(name) for name in NODES}
+    more = grid.play("scale", "-e", '{"pygrid_domain_workers": {"alice": 2}}')
+    assert more.returncode == 0, more.output
+    assert {name: grid.pid_of(name) for name in NODES} == before
+    assert grid.ready("alice")["workers"]["names"] == ["alice-w1", "alice-w2"]
+    if not grid.client("fingerprint", "alice")["datasets"]:
+        grid.client("seed", "alice")
+    # The former one is away for a moment, so that the new one gets the job.
+    os.kill(before["alice-w1"], signal.SIGKILL)
+    job = grid.client("submit", "alice", 45)["job"]
+    grid.wait_ready("alice-w1", not_pid=before["alice-w1"])
+    assert (grid.ready("alice-w1")["state"], grid.ready("alice-w2")["state"]) == ("idle", "busy")
+    fewer = ("scale", "-e", '{"pygrid_domain_workers": {"alice": 1}}')
+    less = grid.play(*fewer)
+    assert less.returncode == 0, less.output
+    assert {grid.pid_of(name) for name in NODES if name != "alice-w1"} == {
+        pid for name, pid in before.items() if name != "alice-w1"
+    }
+    assert grid.ready("alice")["workers"]["names"] == ["alice-w2"]
+    assert not grid.node_file("alice-w1", "").exists()
+    kept = yaml.safe_load(grid.scale_file.read_text())
+    assert kept == {
+        "pygrid": {"children": {"pygrid_worker": {"hosts": {"alice-w2": {
+            "pygrid_worker_domain": "alice", "pygrid_worker_port": grid.ports["alice-w2"],
+        }}}}},
+        "pygrid_spare": {"hosts": {"alice-w1": {}}},
+    }  # fmt: skip
+    assert grid.play(*fewer).changed == 0
+    assert grid.deploy().changed == 0
+    assert grid.client("result", "alice", job, 90) == {"status": "completed", "value": 45.0}
 
 
 def test_removal_with_data_asks_and_then_leaves_nothing(grid: LocalGrid) -> None:

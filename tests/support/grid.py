@@ -43,7 +43,7 @@ class LocalGrid:
 
     @property
     def ports(self) -> dict[str, int]:
-        names = ("net", "alice", "bob", "alice-w1", "bob-w1", "alice queue", "bob queue")
+        names = ("net", "alice", "bob", "alice-w1", "bob-w1", "alice queue", "bob queue", "alice-w2", "alice-w3")
         return {name: self.first_port + number for number, name in enumerate(names)}
 
     @property
@@ -82,9 +82,14 @@ class LocalGrid:
         children = {group: {"hosts": {name: hosts[name] for name in names}} for group, names in groups.items()}
         return {"pygrid": {"vars": common, "children": children}}
 
+    @property
+    def scale_file(self) -> Path:
+        """Where scale.yml keeps what it decided."""
+        return self.root / "inventory" / "pygrid-scale.yml"
+
     def write_inventory(self) -> Path:
-        self.root.mkdir(parents=True, exist_ok=True)
-        path = self.root / "hosts.json"
+        path = self.root / "inventory" / "hosts.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.inventory(), indent=2))
         return path
 
@@ -92,7 +97,7 @@ class LocalGrid:
         """The command line for a verb, or for a playbook of one's own (a path)."""
         target = f"{self.collection}.{playbook}" if self.collection else str(CHECKOUT / "playbooks" / f"{playbook}.yml")
         target = playbook if playbook.endswith(".yml") else target
-        return ["ansible-playbook", "-i", str(self.write_inventory()), target, *arguments]
+        return ["ansible-playbook", "-i", str(self.write_inventory().parent), target, *arguments]
 
     def play(
         self, playbook: str, *arguments: str, environment: Mapping[str, str] | None = None, timeout_seconds: int = 600

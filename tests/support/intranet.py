@@ -53,6 +53,8 @@ class Intranet:
         self.lab = Lab(lab)
         self.inventory = inventory
         self.pki = pki
+        #: Further sources of inventory, which need not be there yet.
+        self.more_inventory: list[Path] = []
 
     @property
     def authority(self) -> Path:
@@ -71,7 +73,8 @@ class Intranet:
 
         inside: on the lab's own side of the network, for a controller that talks to more of its hosts than SSH.
         """
-        command = ["ansible-playbook", "-i", str(LAB_HOSTS), "-i", str(self.inventory)]
+        sources = [LAB_HOSTS, self.inventory, *self.more_inventory]
+        command = ["ansible-playbook", *(word for source in sources for word in ("-i", str(source)))]
         command = self.lab.inside(*command) if inside else command
         surroundings = {**os.environ, "PYGRID_LAB": self.lab.name, "MOLECULE_PROJECT_DIRECTORY": str(CHECKOUT)}
         return run_playbook(

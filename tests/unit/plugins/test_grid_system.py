@@ -11,7 +11,8 @@ import pytest
 
 from ansible_collections.openmined.pygrid.plugins.filter.grid import host_leaders
 from ansible_collections.openmined.pygrid.plugins.module_utils.accounts import LONGEST, account_name
-from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid import Grid, build_grid, build_node
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.flows import firewall_rules
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid import Grid, Spare, build_grid, build_node
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid_checks import find_problems, find_warnings
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.packages import add_packages
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.variables import validate
@@ -26,7 +27,7 @@ NODES = (
 )
 
 
-def intranet(**changed: dict[str, Any]) -> Grid:
+def intranet(spare: dict[str, Spare] | None = None, **changed: dict[str, Any]) -> Grid:
     """A grid of four machines; ``changed``: variables by node, with _ for -."""
     nodes, values = {}, {}
     for name, kind, machine in NODES:
@@ -36,7 +37,7 @@ def intranet(**changed: dict[str, Any]) -> Grid:
         values[name], problems = validate(kind, variables)
         assert problems == []
         nodes[name] = build_node(name, kind, values[name], machine, {"version": "0.9.5"})
-    return build_grid(nodes, values)
+    return build_grid(nodes, values, spare)
 
 
 def problems(**changed: dict[str, Any]) -> dict[str, str]:
@@ -53,6 +54,15 @@ def test_others_come_in_through_the_ingress() -> None:
     assert (bob.port, bob.server_name, bob.names) == (8443, "bob.example", ["bob.example", "10.0.0.3"])
     assert grid.nodes["alice-w1"].ingress is None
     assert problems() == {}
+
+
+def test_with_spare_machines_queues_listen_for_them_and_firewalls_let_nobody_in_yet() -> None:
+    assert intranet().nodes["bob"].queue_address == "127.0.0.1"
+    grid = intranet({"s": Spare("s", "10.0.0.9")})
+    assert grid.nodes["bob"].queue_address == "10.0.0.3"
+    incoming = {rule["port"]: rule["sources"] for rule in firewall_rules(grid.as_data(), "10.0.0.3", {})["incoming"]}
+    assert incoming[5500] == []
+    assert intranet({"s": Spare("s", "10.0.0.3")}).nodes["bob"].queue_address == "127.0.0.1", "its own machine"
 
 
 def test_queue_is_open_to_others_only_where_a_worker_is_elsewhere() -> None:
