@@ -27,12 +27,8 @@ from ansible_collections.openmined.pygrid.plugins.plugin_utils.bundle_wheels imp
     read_pins,
     resolve,
 )
-from ansible_collections.openmined.pygrid.plugins.plugin_utils.release_source import (
-    COLLECTION,
-    LOCKS,
-    ReleaseSource,
-    uv_version,
-)
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.release_source import LOCKS, ReleaseSource, uv_version
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.variables import collection_version
 
 SUPERVISOR = "requirements/supervisor.txt"
 
@@ -263,14 +259,6 @@ def _rpms(item: Distribution, contents: Contents) -> list[str]:
     for file in index:
         contents.add(f"{item.folder}/repodata/{file.name}", file, "index", "index of packages", "", "GPL-3.0-or-later")
     return [rpm.name for rpm in rpms]
-
-
-def collection_version() -> str:
-    """Version of this collection, installed or in a checkout."""
-    manifest = COLLECTION / "MANIFEST.json"
-    if manifest.exists():
-        return json.loads(manifest.read_text(encoding="utf-8"))["collection_info"]["version"]
-    return str(yaml.safe_load((COLLECTION / "galaxy.yml").read_text(encoding="utf-8"))["version"])
 
 
 def _now() -> str:
