@@ -11,6 +11,9 @@ from typing import Any
 from ansible_collections.openmined.pygrid.plugins.filter.certificates import certificate_expiry
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.report import format_status, format_summary, status_rows
 
+# As the role backup has it, which is no part of status.
+LATE_HOURS = 48
+
 
 def identity_of(variables: Mapping[str, Any] | None) -> dict[str, str]:
     """Public identity of the host whose variables are given: just created, or read; empty when it has none yet."""
@@ -74,7 +77,8 @@ def domains_to_approve(
 def _status_rows(grid: Mapping[str, Any], hostvars: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One record for each node of the grid, from what this run has read."""
     states = {host: _state_of(hostvars[host]) for host in grid["nodes"]}
-    return list(status_rows(grid, states, certificate_expiry(grid, hostvars)))
+    late_hours = {host: float(hostvars[host].get("pygrid_backup_late_hours", LATE_HOURS)) for host in grid["nodes"]}
+    return list(status_rows(grid, states, certificate_expiry(grid, hostvars), late_hours))
 
 
 def _state_of(variables: Mapping[str, Any]) -> dict[str, Any] | None:

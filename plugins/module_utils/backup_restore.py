@@ -50,8 +50,9 @@ COMPARED = "compare-"
 SHOWN = 10
 # What people call the tables of syft.
 WORDS = {
-    "User": "users", "Dataset": "datasets", "Job": "jobs", "Request": "requests", "UserCode": "submitted functions",
-    "ActionObject": "objects", "Project": "projects", "BlobStorageEntry": "large objects",
+    "User": "users", "Dataset": "datasets", "JobItem": "jobs", "Request": "requests", "UserCode": "submitted functions",
+    "ActionObject": "objects", "Project": "projects", "BlobStorageEntry": "large objects", "ExecutionOutput": "results",
+    "CodeHistory": "histories of functions", "UserCodeStatusCollection": "states of functions",
 }  # fmt: skip
 
 
@@ -97,11 +98,10 @@ class Restore:
             PygridError: it may not; with the reason and what to do.
         """
         pending = read_pending(self._node)
+        if (pending.backup if pending else wanted).startswith(KEPT):
+            return self._check_kept(pending.backup if pending else wanted, pending is not None or overwrite)
         known = self._restic.snapshots()
-        if pending is not None:
-            entry = self._choose(known, pending.backup)
-        else:
-            entry = self._choose(known, wanted)
+        entry = self._choose(known, pending.backup if pending else wanted)
         listed = [{"id": other["id"][:8], "time": other["time"][:19]} for other in known[-SHOWN:]]
         notes = json.loads(self._restic.file(entry["id"], NOTES))
         self._check_fit(notes)
@@ -110,14 +110,34 @@ class Restore:
             return found
         self._check_state()
         loss = self._loss(found)
-        if loss and not overwrite:
+        self._refuse(found.id, notes, "" if overwrite else loss)
+        self._check_space(notes)
+        return Found(found.id, notes, loss, listed)
+
+    def _check_kept(self, name: str, overwrite: bool) -> Found:
+        """What an earlier restore has kept on this host may come back as well."""
+        there = {kept["name"]: kept for kept in snapshot(self._node, self._node.python, "list")}
+        if name not in there:
+            raise PygridError(f"{self._node.name} has no snapshot {name}; it has {', '.join(there) or 'none'}")
+        notes = {
+            "uid": (read_json(self._node.identity) or {}).get("uid"),
+            "taken_at": there[name]["taken_at"],
+            "syft_version": (self._node.active_release() or "").partition("-")[0],
+            "host": os.uname().nodename,
+            "snapshot": there[name],
+        }
+        self._check_state()
+        loss = in_words(snapshot(self._node, self._node.python, "compare", name))
+        self._refuse(name, notes, "" if overwrite else loss)
+        return Found(name, notes, loss)
+
+    def _refuse(self, what: str, notes: dict[str, Any], loss: str) -> None:
+        if loss:
             raise PygridError(
-                f"{self._node.name} has newer data than its backup {found.id} of {moment(notes['taken_at'])}: {loss}."
+                f"{self._node.name} has newer data than its backup {what} of {moment(notes['taken_at'])}: {loss}."
                 " Nothing was changed. To lose that, run with -e pygrid_restore_overwrite=true; what is here now is kept"
                 " as a snapshot then"
             )
-        self._check_space(notes)
-        return Found(found.id, notes, loss, listed)
 
     def _choose(self, known: list[dict[str, Any]], wanted: str) -> dict[str, Any]:
         place = self._plan.repository
@@ -128,7 +148,9 @@ class Restore:
         fitting = [entry for entry in known if entry["id"].startswith(wanted)]
         if len(fitting) != 1:
             there = ", ".join(f"{entry['id'][:8]} ({entry['time'][:19]})" for entry in known[-SHOWN:])
-            raise PygridError(f"{place} has {len(fitting) or 'no'} backups {wanted} of {self._node.name}; it has {there}")
+            raise PygridError(
+                f"{place} has {len(fitting) or 'no'} backups {wanted} of {self._node.name}; it has {there}"
+            )
         return fitting[0]
 
     def _check_fit(self, notes: dict[str, Any]) -> None:
@@ -198,19 +220,25 @@ class Restore:
     def decide(self, found: Found) -> None:
         """Bring the backup to this host, and from now on let the node start with nothing else."""
         make_node_folders(self._node)
+        if found.id.startswith(KEPT):
+            self._note(found, found.id)
+            return
         name = None
         if self._kind != "worker":
             name = f"{FETCHED}{found.id}"
             self._make_state_folder()
             self._fetch(found.id, name)
-        pending = read_pending(self._node)
-        if pending is None:
-            kept = f"{KEPT}{int(time.time())}" if name and has_data(self._node) else None
-            pending = PendingRestore(found.id, name, kept, found.notes["taken_at"], time.time())
-            write_atomic(self._node.restore, to_json(asdict(pending)))
+        self._note(found, name)
         self._put_identity_back(found)
         # Whoever else had the repository locked is the host that is lost.
         self._restic.own()
+
+    def _note(self, found: Found, name: str | None) -> None:
+        """The decision itself, unless a run that was killed has taken it."""
+        if read_pending(self._node) is None:
+            kept = f"{KEPT}{int(time.time())}" if name and has_data(self._node) else None
+            pending = PendingRestore(found.id, name, kept, found.notes["taken_at"], time.time())
+            write_atomic(self._node.restore, to_json(asdict(pending)))
 
     def _make_state_folder(self) -> None:
         """Where the node's data lie; in scope system systemd finds it as it would have made it."""
@@ -293,14 +321,14 @@ def _add(files: tarfile.TarFile, path: str, content: bytes) -> None:
 
 
 def in_words(difference: dict[str, Any]) -> str:
-    """``2 jobs and 1 large object more, 1 user changed``; empty without a difference."""
+    """``2 jobs, 1 users would be lost; 1 datasets would be as they were``; empty without a difference."""
     parts = []
     for what, ending in (("lost", "would be lost"), ("changed", "would be as they were")):
         counted = [f"{number} {WORDS.get(table, table)}" for table, number in sorted(difference[what].items())]
         if counted:
             parts.append(f"{', '.join(counted)} {ending}")
     if difference["blobs"]:
-        parts.append(f"{difference['blobs']} large objects would be lost")
+        parts.append(f"{difference['blobs']} files of large objects would be lost")
     return "; ".join(parts)
 
 

@@ -34,7 +34,9 @@ options:
     type: str
     required: true
   snapshot:
-    description: Which backup, V(latest) or (the beginning of) its id.
+    description:
+      - Which backup, V(latest) or (the beginning of) its id.
+      - Or the name of the snapshot that an earlier restore has kept on the host, C(before-restore-...).
     type: str
     default: latest
   overwrite:

@@ -14,7 +14,7 @@ from ansible_collections.openmined.pygrid.plugins.plugin_utils.report import dur
 Grid = Mapping[str, Any]
 Variables = Mapping[str, Mapping[str, Any]]
 # Kinds of object that people ask for first: table of syft -> word.
-COUNTED = {"User": "users", "Dataset": "datasets", "Job": "jobs"}
+COUNTED = {"User": "users", "Dataset": "datasets", "JobItem": "jobs"}
 
 
 def megabytes(size: float) -> str:
@@ -48,8 +48,12 @@ def backup_summary(grid: Grid, variables: Variables) -> str:
             ]
         )
     lines = [*(table(rows) if len(rows) > 1 else []), *([""] if failed else []), *failed, ""]
-    lines.append("VERIFIED: what was new is read back from the repository and is what was saved; the rest is all there.")
-    files = sorted({made for _host, answer in _answers(grid, variables, "__backup") if (made := answer["password_made"])})
+    lines.append(
+        "VERIFIED: what was new is read back from the repository and is what was saved; the rest is all there."
+    )
+    files = sorted(
+        {made for _host, answer in _answers(grid, variables, "__backup") if (made := answer["password_made"])}
+    )
     if files:
         lines += [
             "",
@@ -104,4 +108,6 @@ def _content(node: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     if node["kind"] == "worker":
         return "its identity"
     counted = [f"{found['rows'].get(table, 0)} {word}" for table, word in COUNTED.items()]
-    return f"{', '.join(counted)}, {megabytes(found['bytes'])} of syft {found['syft_version']}, saved on {found['host']}"
+    return (
+        f"{', '.join(counted)}, {megabytes(found['bytes'])} of syft {found['syft_version']}, saved on {found['host']}"
+    )

@@ -95,8 +95,12 @@ def status_rows(
     grid: Mapping[str, Any],
     states: Mapping[str, Mapping[str, Any] | None],
     certificates: Mapping[str, Mapping[str, Any]],
+    late_hours: Mapping[str, float],
 ) -> Iterable[dict[str, Any]]:
-    """One plain record for each node of the grid; what could not be read is None."""
+    """One plain record for each node of the grid; what could not be read is None.
+
+    late_hours: for each host, from which age on the last backup is too old.
+    """
     for host, node in grid["nodes"].items():
         state = states.get(host) or {}
         health = state.get("health") or {}
@@ -115,15 +119,39 @@ def status_rows(
             "backlog": (health.get("queue") or {}).get("backlog"),
             "doing": _task(health, node),
             "certificate": certificates.get(host),
+            "backup": state.get("backup"),
+            "backup_problem": backup_problem(state.get("backup"), late_hours.get(host, 48), time.time()),
             "details": health,
         }
+
+
+def backup_problem(backup: Mapping[str, Any] | None, late_hours: float, now: float) -> str:
+    """What a person should know of a node's backups; empty when they are as they should be."""
+    if not backup:
+        return ""
+    good, failed = backup["good"], backup["failed"]
+    if failed:
+        since = f"the last good one is {duration(now - good['at'])} old" if good else "there is no good one yet"
+        return f"its last backup failed, {since}: {failed['error']}"
+    if good and backup["schedule"] and now - good["at"] > late_hours * 3600:
+        return f"its last backup is {duration(now - good['at'])} old; does its timer run?"
+    return ""
+
+
+def _backup(row: Mapping[str, Any]) -> str:
+    """How old the last good backup is."""
+    good = (row["backup"] or {}).get("good")
+    age = f"{duration(time.time() - good['at'])} ago" if good else "none" if row["backup"] else "-"
+    return f"{age} (!)" if row["backup_problem"] else age
 
 
 def format_status(rows: Iterable[Mapping[str, Any]]) -> str:
     """The records as a table, one line each, and the reasons of those that are not ready."""
     rows = list(rows)
     with_certificates = any(row["certificate"] for row in rows)
-    lines = [["NODE", "KIND", "VERSION", "UP", "HEALTH", *(["CERTIFICATE"] * with_certificates), "JOBS", "DOING"]]
+    with_backups = any(row["backup"] for row in rows)
+    columns = [*(["CERTIFICATE"] * with_certificates), *(["BACKUP"] * with_backups)]
+    lines = [["NODE", "KIND", "VERSION", "UP", "HEALTH", *columns, "JOBS", "DOING"]]
     for row in rows:
         lines.append(
             [
@@ -133,9 +161,12 @@ def format_status(rows: Iterable[Mapping[str, Any]]) -> str:
                 duration(row["uptime_seconds"]),
                 row["health"],
                 *([_certificate(row["certificate"])] * with_certificates),
+                *([_backup(row)] * with_backups),
                 _jobs(row["details"]),
                 row["doing"],
             ]
         )
-    reasons = [f"{row['node']}: {reason}" for row in rows for reason in row["reasons"]]
+    reasons = [
+        f"{row['node']}: {reason}" for row in rows for reason in [*row["reasons"], row["backup_problem"]] if reason
+    ]
     return "\n".join([*table(lines), *([""] if reasons else []), *reasons])
