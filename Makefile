@@ -15,7 +15,7 @@ TOOLS := $(if $(I),server,deploy)
 PLAYBOOK := .tools/$(TOOLS)/bin/ansible-playbook $(if $(I),-i "$(I)")
 CHECK := .tools/test/bin/python tests/run.py
 
-.PHONY: help deploy preflight demo status credentials remove test lint unit sanity e2e scenario bench bench-servers lock clean deploy-tools server-tools test-tools
+.PHONY: help deploy preflight demo status credentials backup restore remove test lint unit sanity e2e scenario bench bench-servers lock clean deploy-tools server-tools test-tools
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +34,12 @@ status: $(TOOLS)-tools ## Show every node, its health and what its Workers do
 
 credentials: $(TOOLS)-tools ## Show the root accounts: EXTRA="-e pygrid_show_credentials=true"
 	@$(PLAYBOOK) playbooks/credentials.yml $(EXTRA)
+
+backup: $(TOOLS)-tools ## Back up every node (EXTRA="-e pygrid_backup_repository=/mnt/backups" unless the inventory says where)
+	@$(PLAYBOOK) playbooks/backup.yml $(EXTRA)
+
+restore: $(TOOLS)-tools ## Give nodes back what a backup knew: EXTRA="--limit alice"
+	@$(PLAYBOOK) playbooks/restore.yml $(EXTRA)
 
 remove: $(TOOLS)-tools ## Take the grid away (its data too: EXTRA="-e pygrid_remove_data=true")
 	@$(PLAYBOOK) playbooks/remove.yml $(EXTRA)

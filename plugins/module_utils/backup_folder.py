@@ -1,7 +1,7 @@
 # Copyright (c) OpenMined and contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How a node is backed up: the files of its folder ``backup``, which are root's (in scope user: the account's) alone."""
+"""How a node is backed up: the files of its folder ``backup``, which nobody but root (or the account) can read."""
 
 from __future__ import annotations
 

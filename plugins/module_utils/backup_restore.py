@@ -28,7 +28,6 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.backup_folder imp
 from ansible_collections.openmined.pygrid.plugins.module_utils.backup_take import NODE, NOTES, SCHEMA, open_below
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.files import (
-    locked,
     read_json,
     to_json,
     write_atomic,
@@ -135,8 +134,8 @@ class Restore:
         if loss:
             raise PygridError(
                 f"{self._node.name} has newer data than its backup {what} of {moment(notes['taken_at'])}: {loss}."
-                " Nothing was changed. To lose that, run with -e pygrid_restore_overwrite=true; what is here now is kept"
-                " as a snapshot then"
+                " Nothing was changed. To lose that, run with -e pygrid_restore_overwrite=true; what is here now is"
+                " kept as a snapshot then"
             )
 
     def _choose(self, known: list[dict[str, Any]], wanted: str) -> dict[str, Any]:
@@ -170,7 +169,7 @@ class Restore:
         former = state.read()
         if state.is_on_trial or (former is not None and former.going_back):
             raise PygridError(
-                f"an upgrade of {self._node.name} was cut off; end it (upgrade.yml) or take it back (rollback.yml) first"
+                f"an upgrade of {self._node.name} was cut off; end it (upgrade.yml), or take it back (rollback.yml)"
             )
 
     def _loss(self, found: Found) -> str:

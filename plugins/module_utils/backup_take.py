@@ -22,7 +22,7 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.backup_engine imp
 from ansible_collections.openmined.pygrid.plugins.module_utils.backup_folder import BackupFolder, Plan
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.files import locked, read_json, read_text, to_json
-from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, NodePaths
+from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home
 from ansible_collections.openmined.pygrid.plugins.module_utils.snapshots import delete_snapshots, snapshot
 
 SCHEMA = 1
@@ -112,8 +112,8 @@ class Backup:
         if found is None:
             if known.get("place") == plan.repository:
                 raise PygridError(
-                    f"the repository at {plan.repository} is gone, with all backups in it: is its disk mounted? To begin"
-                    f" a new one, delete {self._folder.root}/last.json on this host"
+                    f"the repository at {plan.repository} is gone, with all backups in it: is its disk mounted? To"
+                    f" begin a new one, delete {self._folder.root}/last.json on this host"
                 )
             found = restic.create()
         if known.get("id") != found:
@@ -124,10 +124,7 @@ class Backup:
     @contextlib.contextmanager
     def _staged(self, plan: Plan) -> Iterator[tuple[int, dict[str, Any]]]:
         """A folder (descriptor) with everything that belongs to the node, and the notes that are in it."""
-        if plan.kind == "worker":
-            staging = self._worker_staged()
-        else:
-            staging = self._snapshot_staged()
+        staging = self._worker_staged() if plan.kind == "worker" else self._snapshot_staged()
         with staging as (folder, taken):
             notes = {
                 "schema": SCHEMA,
@@ -141,7 +138,7 @@ class Backup:
                 "host": os.uname().nodename,
                 "snapshot": taken,
             }
-            os.mkdir(NODE, 0o700, dir_fd=folder)  # noqa: PTH102 - pathlib knows no descriptors
+            os.mkdir(NODE, 0o700, dir_fd=folder)
             for path in (self._node.identity, self._node.settings, self._node.workers):
                 text = read_text(path)
                 if text is not None:

@@ -11,10 +11,10 @@ module: backup
 short_description: Back up one node, and set up when that happens by itself
 version_added: 0.1.0
 description:
-  - Database, blobs, identity and settings of a node as they are at one moment, encrypted and de-duplicated by restic, in a
-    repository of the node's own. The node goes on running meanwhile.
-  - Each backup is verified - what is new in it is read back and compared with what was saved, the repository is checked,
-    and a thirtieth of all its data is read.
+  - Database, blobs, identity and settings of a node as they are at one moment, encrypted and de-duplicated by restic,
+    in a repository of the node's own. The node goes on running meanwhile.
+  - Each backup is verified - what is new in it is read back and compared with what was saved, the repository is
+    checked, and a thirtieth of all its data is read.
   - The password of the repository comes from the controller, since it must outlive the host. Each node gets one of its
     own, derived from the one that the controller has, so that no host can read the backups of another one.
 extends_documentation_fragment:

@@ -12,8 +12,8 @@ short_description: Give one node back what a backup knew
 version_added: 0.1.0
 description:
   - Finds the backup of a node, compares it with what is here, and refuses to lose anything newer without being told to.
-  - With V(decided) it brings the backup to the host and puts the node's identity back. What was decided is done when the
-    node is started next, by M(openmined.pygrid.node), before anybody is let in.
+  - With V(decided) it brings the backup to the host and puts the node's identity back. What was decided is done when
+    the node is started next, by M(openmined.pygrid.node), before anybody is let in.
   - M(openmined.pygrid.backup) has to have set up how the repository is reached.
 extends_documentation_fragment:
   - openmined.pygrid.node

@@ -48,17 +48,13 @@ def backup_summary(grid: Grid, variables: Variables) -> str:
             ]
         )
     lines = [*(table(rows) if len(rows) > 1 else []), *([""] if failed else []), *failed, ""]
-    lines.append(
-        "VERIFIED: what was new is read back from the repository and is what was saved; the rest is all there."
-    )
-    files = sorted(
-        {made for _host, answer in _answers(grid, variables, "__backup") if (made := answer["password_made"])}
-    )
+    lines.append("VERIFIED: what is new was read back from the repository and is what was saved; the rest is there.")
+    files = sorted({answer["password_made"] for _host, answer in _answers(grid, variables, "__backup")} - {""})
     if files:
         lines += [
             "",
-            f"{files[0]} was made. It is the password of all backups: keep a copy of it somewhere else, since without it"
-            " nobody can restore anything.",
+            f"{files[0]} was made. It is the password of all backups: keep a copy of it somewhere else, since without"
+            " it nobody can restore anything.",
         ]
     return "\n".join([*lines, "", "What next: try a restore before you need one (docs/backup.md)."])
 
@@ -91,7 +87,7 @@ def restore_summary(grid: Grid, variables: Variables) -> str:
         lines.append(f"    {_content(node, found)}")
         if found["loss"] and node["kind"] != "worker":
             lines.append(
-                "    What was here before is the snapshot before-restore-... of the node (docs/backup.md says how to go back)"
+                "    What was here before is kept as its snapshot before-restore-...: docs/backup.md."
             )
     return "\n".join([*lines, "", "What next: playbooks/status.yml; a backup of what it is now: playbooks/backup.yml."])
 

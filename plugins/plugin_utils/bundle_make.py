@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ansible_collections.openmined.pygrid.plugins.module_utils.bundle_index import SCHEMA, sha256_of
 from ansible_collections.openmined.pygrid.plugins.plugin_utils import bundle_debs, bundle_licences, bundle_rpms
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.bundle_archive import contents_of, write_archive

@@ -60,7 +60,7 @@ def _check_node(node: Node, grid: Grid) -> Iterator[tuple[str, str]]:
         place = node.backup.rpartition("/")[0]
         yield (
             node.host,
-            f"pygrid_backup_repository is {place!r}; it is the absolute path of a folder, sftp:user@host:/path or s3:URL",
+            f"pygrid_backup_repository is {place!r}; it is the path of a folder, sftp:user@host:/path or s3:URL",
         )
     if node.name == "pygrid-backup":
         yield node.host, f"pygrid_name is {node.name}, which the process has that makes backups; choose another name"

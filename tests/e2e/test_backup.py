@@ -127,7 +127,7 @@ def test_everything_is_lost_and_comes_back_with_the_job_that_ran(grid: BackedUp)
     [
         "end of: Reach the repository",
         "end of: Bring",
-        "start of: openmined.pygrid.node : Run the node",
+        "start of: Run the Domain",
         "end of: Run the node",
     ],
 )

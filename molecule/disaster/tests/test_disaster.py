@@ -19,6 +19,13 @@ pytestmark = pytest.mark.timeout(0)
 
 # From the moment at which the host is gone until a job over the Domain's data has ended.
 MOST_SECONDS = 300
+TAKE_LEASE = """
+import json, time, pathlib
+lease = json.loads(input())
+lease['boot'] = pathlib.Path('/proc/sys/kernel/random/boot_id').read_text().strip()
+lease['since_boot_seconds'] = time.clock_gettime(time.CLOCK_BOOTTIME)
+pathlib.Path('/opt/pygrid/locks/lease.json').write_text(json.dumps(lease))
+"""
 HOSTS = {"net": "net", "alice": "alice", "alice-w1": "work"}
 
 
@@ -55,12 +62,7 @@ def test_timer_makes_backups_and_its_service_is_closed(grid: Intranet, owner: Pa
 
 def test_a_change_of_the_host_keeps_a_scheduled_backup_waiting(grid: Intranet, owner: Path) -> None:
     lease = {"holder": "somebody", "who": "somebody", "verb": "upgrade", "seconds": 20, "since": 0}
-    clock = (
-        "import json,time,pathlib;d=json.loads(input());d.update(boot=pathlib.Path('/proc/sys/kernel/random/boot_id')"
-    )
-    clock += ".read_text().strip(),since_boot_seconds=time.clock_gettime(time.CLOCK_BOOTTIME));"
-    clock += "pathlib.Path('/opt/pygrid/locks/lease.json').write_text(json.dumps(d))"
-    grid.must("alice", f'python3 -c "{clock}"', text=json.dumps(lease))
+    grid.must("alice", f'python3 -c "{TAKE_LEASE}"', text=json.dumps(lease))
     before = last(grid, "alice", "alice")["good"]["at"]
     began = time.monotonic()
     grid.must("alice", "systemctl start --wait pygrid-backup@alice.service", seconds=300)
@@ -83,9 +85,7 @@ def test_a_lost_domain_is_back_within_five_minutes(grid: Intranet, owner: Path, 
     assert grid.client("result", grid.url("alice"), owner, job, "120")["status"] == "completed"
     seconds = time.monotonic() - began
     with capsys.disabled():
-        print(
-            f"\nfrom the loss of the host to a finished job: {seconds:.0f} s; restored after {restored - began:.0f} s"
-        )
+        print(f"\nfrom the loss of the host to a finished job {seconds:.0f} s, restored after {restored - began:.0f} s")
     now = grid.client("fingerprint", grid.url("alice"), owner)
     for key in ("id", "users", "datasets"):
         assert now[key] == known[key]
