@@ -15,7 +15,7 @@ TOOLS := $(if $(I),server,deploy)
 PLAYBOOK := .tools/$(TOOLS)/bin/ansible-playbook $(if $(I),-i "$(I)")
 CHECK := .tools/test/bin/python tests/run.py
 
-.PHONY: help deploy preflight demo status credentials backup restore remove test lint unit sanity e2e scenario bench bench-servers lock clean deploy-tools server-tools test-tools
+.PHONY: help deploy preflight demo status credentials backup restore remove test lint unit sanity e2e scenario bench bench-backups bench-servers lock clean deploy-tools server-tools test-tools
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -55,6 +55,9 @@ scenario: test-tools ## Run one molecule scenario: make scenario S=name
 
 bench: test-tools ## Measure deploys against a bare shell script
 	@.tools/test/bin/python tests/benchmarks/run.py $(EXTRA)
+
+bench-backups: test-tools ## Measure backup and restore of a Domain beside restic alone
+	@.tools/test/bin/python tests/benchmarks/backups.py $(EXTRA)
 
 bench-servers: test-tools ## Measure deploys to 1, 4 and 8 hosts of a lab
 	@.tools/test/bin/python tests/benchmarks/servers.py $(EXTRA)

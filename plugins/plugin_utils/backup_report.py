@@ -86,9 +86,7 @@ def restore_summary(grid: Grid, variables: Variables) -> str:
         lines.append(f"  {node['name']}: as it was at {moment(found['taken_at'])} (backup {found['id']})")
         lines.append(f"    {_content(node, found)}")
         if found["loss"] and node["kind"] != "worker":
-            lines.append(
-                "    What was here before is kept as its snapshot before-restore-...: docs/backup.md."
-            )
+            lines.append("    What was here before is kept as its snapshot before-restore-...: docs/backup.md.")
     return "\n".join([*lines, "", "What next: playbooks/status.yml; a backup of what it is now: playbooks/backup.yml."])
 
 
