@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -290,6 +291,9 @@ def remove_node(home: Home, name: str, stop_seconds: int, remove_data: bool, dry
     if not dry_run:
         service.remove(name, stop_seconds)
         remove_schedule(home, name)
+        shutil.rmtree(node.backup_cache, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            node.backup_cache.parent.rmdir()
         # The settings go last: they tell a run after a kill that this node is still to be removed.
         for entry in sorted(doomed, key=lambda entry: entry == node.settings):
             _delete(entry)
