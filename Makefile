@@ -15,7 +15,7 @@ TOOLS := $(if $(I),server,deploy)
 PLAYBOOK := .tools/$(TOOLS)/bin/ansible-playbook $(if $(I),-i "$(I)")
 CHECK := .tools/test/bin/python tests/run.py
 
-.PHONY: help deploy preflight demo scale resize status credentials remove test lint unit sanity e2e scenario bench bench-servers bench-life lock clean deploy-tools server-tools test-tools
+.PHONY: help deploy preflight demo scale resize status credentials backup restore remove test lint unit sanity e2e scenario bench bench-backups bench-servers bench-life lock clean deploy-tools server-tools test-tools
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,12 @@ status: $(TOOLS)-tools ## Show every node, its health and what its Workers do
 credentials: $(TOOLS)-tools ## Show the root accounts: EXTRA="-e pygrid_show_credentials=true"
 	@$(PLAYBOOK) playbooks/credentials.yml $(EXTRA)
 
+backup: $(TOOLS)-tools ## Back up every node (EXTRA="-e pygrid_backup_repository=/mnt/backups" unless the inventory says where)
+	@$(PLAYBOOK) playbooks/backup.yml $(EXTRA)
+
+restore: $(TOOLS)-tools ## Give nodes back what a backup knew: EXTRA="--limit alice"
+	@$(PLAYBOOK) playbooks/restore.yml $(EXTRA)
+
 remove: $(TOOLS)-tools ## Take the grid away (its data too: EXTRA="-e pygrid_remove_data=true")
 	@$(PLAYBOOK) playbooks/remove.yml $(EXTRA)
 
@@ -55,6 +61,9 @@ scenario: test-tools ## Run one molecule scenario: make scenario S=name
 
 bench: test-tools ## Measure deploys against a bare shell script
 	@.tools/test/bin/python tests/benchmarks/run.py $(EXTRA)
+
+bench-backups: test-tools ## Measure backup and restore of a Domain beside restic alone
+	@.tools/test/bin/python tests/benchmarks/backups.py $(EXTRA)
 
 bench-servers: test-tools ## Measure deploys to 1, 4 and 8 hosts of a lab
 	@.tools/test/bin/python tests/benchmarks/servers.py $(EXTRA)

@@ -13,7 +13,8 @@ from ansible.utils.display import Display
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.record import DONE, ENDED, Record
 from ansible_collections.openmined.pygrid.plugins.plugin_utils import controller_process, run_state
-from ansible_collections.openmined.pygrid.plugins.plugin_utils.controller_record import collection_version, record_path
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.controller_record import record_path
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.variables import collection_version
 
 MODULE = "openmined.pygrid.lease"
 # How many ends of former runs are told to the hosts, which may have missed them.

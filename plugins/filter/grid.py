@@ -28,6 +28,9 @@ STEPS = {
     "__domain_association": "association",
 }
 
+# As the role backup has it, which is no part of status.
+LATE_HOURS = 48
+
 
 def identity_of(variables: Mapping[str, Any] | None) -> dict[str, str]:
     """Public identity of the host whose variables are given: just created, or read; empty when it has none yet."""
@@ -141,7 +144,8 @@ def domains_to_approve(
 def _status_rows(grid: Mapping[str, Any], hostvars: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One record for each node of the grid, from what this run has read."""
     known = {host: Known.of(hostvars[host]) for host in grid["nodes"]}
-    return list(status_rows(grid, known, certificate_expiry(grid, hostvars)))
+    late_hours = {host: float(hostvars[host].get("pygrid_backup_late_hours", LATE_HOURS)) for host in grid["nodes"]}
+    return list(status_rows(grid, known, certificate_expiry(grid, hostvars), late_hours))
 
 
 def _state_of(variables: Mapping[str, Any]) -> dict[str, Any] | None:

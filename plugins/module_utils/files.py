@@ -25,13 +25,18 @@ def write_atomic(path: Path, text: str, mode: int = 0o600, group: int | None = N
 
     ``group``: number of the group that the file is to have; None leaves the account's own.
     """
+    write_atomic_bytes(path, text.encode("utf-8"), mode, group)
+
+
+def write_atomic_bytes(path: Path, content: bytes, mode: int = 0o600, group: int | None = None) -> None:
+    """Like :func:`write_atomic`, for what is no text."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        with os.fdopen(descriptor, "wb") as stream:
             if group is not None:
                 os.fchown(stream.fileno(), -1, group)
             os.fchmod(stream.fileno(), mode)
-            stream.write(text)
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         Path(temporary).replace(path)

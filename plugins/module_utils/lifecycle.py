@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.accounts import (
     has_account,
     remove_account,
 )
+from ansible_collections.openmined.pygrid.plugins.module_utils.backup_schedule import remove_schedule
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.files import (
     link_atomic,
@@ -32,6 +34,7 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.files import (
 from ansible_collections.openmined.pygrid.plugins.module_utils.homes import clean_up, ensure_home, has_nodes, leftovers
 from ansible_collections.openmined.pygrid.plugins.module_utils.nodes import read_health
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, NodePaths
+from ansible_collections.openmined.pygrid.plugins.module_utils.pending_restore import finish_restore, read_pending
 from ansible_collections.openmined.pygrid.plugins.module_utils.releases import is_staged
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.base import (
     Limits,
@@ -98,6 +101,9 @@ class Node:
                 found.append(Change(what, read_text(path) or "", text))
         if loose := self._loose_files():
             found.append(Change("permissions", "".join(f"{path}\n" for path in loose), ""))
+        pending = read_pending(self._paths)
+        if pending is not None:
+            found.append(Change("data", "", f"as in the backup {pending.backup}\n"))
         if not self._manager.is_defined(self._service):
             found.append(Change("service", "", f"{self._service.name} is kept running\n"))
         state = self._manager.state(self._wanted.name)
@@ -181,6 +187,7 @@ class Node:
             self._write_files()
             if self._paths.active_release() != self._wanted.release:
                 point_at(self._paths, self._wanted.release)
+            finish_restore(self._paths, self.python)
         self._manager.run(self._service)
 
     def _write_files(self) -> None:
@@ -283,6 +290,10 @@ def remove_node(home: Home, name: str, stop_seconds: int, remove_data: bool, dry
         found.append(Change("account", f"{account_name(name)}\n", ""))
     if not dry_run:
         service.remove(name, stop_seconds)
+        remove_schedule(home, name)
+        shutil.rmtree(node.backup_cache, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            node.backup_cache.parent.rmdir()
         # The settings go last: they tell a run after a kill that this node is still to be removed.
         for entry in sorted(doomed, key=lambda entry: entry == node.settings):
             _delete(entry)

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.openmined.pygrid.plugins.module_utils.backup_folder import read_backup
 from ansible_collections.openmined.pygrid.plugins.module_utils.control import NodeUnavailable, request
 from ansible_collections.openmined.pygrid.plugins.module_utils.files import read_json, read_text
 from ansible_collections.openmined.pygrid.plugins.module_utils.former import FormerState
@@ -82,6 +83,7 @@ def read_node(home: Home, name: str, details: bool = False) -> dict[str, Any]:
         "former": read_former(node),
         "trial": node.trial.exists() or FormerState(node).is_on_trial,
         "upgrading": FormerState(node).has_begun,
+        "backup": read_backup(node),
         "data": node.data.is_dir() and any(node.data.iterdir()),
         "service": {
             "state": service.state,

@@ -221,6 +221,20 @@ class NodePaths:
         return self.root / "former-on-trial.json"
 
     @property
+    def backup(self) -> Path:
+        """How the node is backed up, and how its last backup went; root's alone."""
+        return self.root / "backup"
+
+    @property
+    def backup_cache(self) -> Path:
+        return self.home.cache / "restic" / self.name
+
+    @property
+    def restore(self) -> Path:
+        """While it is there, the node gets what a backup knew before it is started."""
+        return self.root / "restore.json"
+
+    @property
     def log(self) -> Path:
         return self.root / "log"
 
@@ -244,6 +258,10 @@ class SystemNodePaths(NodePaths):
     @property
     def state(self) -> Path:
         return SYSTEM_STATE / self.name
+
+    @property
+    def backup_cache(self) -> Path:
+        return self.home.cache.parent / "restic" / self.name
 
     @property
     def run(self) -> Path:

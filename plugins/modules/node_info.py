@@ -118,6 +118,11 @@ node:
     exists:
       description: Whether the node has a folder.
       type: bool
+    backup:
+      description:
+        - Where (repository) and when (schedule) the node is backed up, the last good backup and the try after it that
+          failed; null when it is not backed up.
+      type: dict
     data:
       description: Whether the node has data.
       type: bool

@@ -25,12 +25,8 @@ from ansible_collections.openmined.pygrid.plugins.plugin_utils.bundle_wheels imp
     read_pins,
     resolve,
 )
-from ansible_collections.openmined.pygrid.plugins.plugin_utils.controller_record import collection_version
-from ansible_collections.openmined.pygrid.plugins.plugin_utils.release_source import (
-    LOCKS,
-    ReleaseSource,
-    uv_version,
-)
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.release_source import LOCKS, ReleaseSource, uv_version
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.variables import collection_version
 
 SUPERVISOR = "requirements/supervisor.txt"
 

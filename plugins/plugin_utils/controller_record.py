@@ -1,17 +1,12 @@
 # Copyright (c) OpenMined and contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The record of what was done from this controller: where it lies, and by which version of the collection."""
+"""The record of what was done from this controller: where it lies."""
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
-
-import yaml
-
-COLLECTION = Path(__file__).resolve().parents[2]
 
 
 def record_path(given: str) -> Path | None:
@@ -22,11 +17,3 @@ def record_path(given: str) -> Path | None:
         return Path(os.path.expandvars(given)).expanduser()
     state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     return Path(state).expanduser() / "pygrid" / "changes.jsonl"
-
-
-def collection_version() -> str:
-    """Version of this collection, installed or in a checkout."""
-    manifest = COLLECTION / "MANIFEST.json"
-    if manifest.exists():
-        return json.loads(manifest.read_text(encoding="utf-8"))["collection_info"]["version"]
-    return str(yaml.safe_load((COLLECTION / "galaxy.yml").read_text(encoding="utf-8"))["version"])

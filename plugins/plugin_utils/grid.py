@@ -71,7 +71,7 @@ class Node:
 
     ``location`` is equal for nodes on one machine, ``reach`` is how other machines reach it, ``address`` where the
     node itself listens. ``door`` is where its peers reach it on trial too: "" for its own URL, None for nowhere.
-    ``joined``: whether a Domain is to be one of its Network's.
+    ``joined``: whether a Domain is to be one of its Network's. ``backup``: the repository of its backups, None for none.
     """
 
     host: str
@@ -100,6 +100,7 @@ class Node:
     egress: list[str] = field(default_factory=list)
     talks_to: list[str] | None = None
     joined: bool = False
+    backup: str | None = None
 
 
 @dataclass
@@ -192,6 +193,7 @@ def build_node(host: str, kind: str, values: dict[str, Any], location: str, rele
     )
     _add_url(node, values)
     _add_kind(node, values)
+    node.backup = backup_repository(values["pygrid_backup_repository"], name)
     if system:
         node.settings["notify"] = True
         if values["pygrid_blob_store"] == "s3":
@@ -370,6 +372,13 @@ def database_name(node: str) -> str:
 def plain_url(url: str) -> str:
     """The URL of a node as nodes themselves say it: without a slash at its end and the port that its scheme implies."""
     return url.rstrip("/").removesuffix(f":{SCHEME_PORTS.get(urlsplit(url).scheme)}")
+
+
+def backup_repository(place: str, node: str) -> str | None:
+    """The repository of a node's own in the place of all backups, in restic's words."""
+    if not place:
+        return None
+    return f"{place.rstrip('/')}{'' if place.endswith(':') else '/'}{node}"
 
 
 def is_loopback(url: str) -> bool:

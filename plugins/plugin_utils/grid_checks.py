@@ -56,6 +56,14 @@ def _check_node(node: Node, grid: Grid) -> Iterator[tuple[str, str]]:
                 f" set pygrid_{node.kind}_url to one with a name"
             ),
         )
+    if node.backup and not re.match(r"/|sftp:|s3:", node.backup):
+        place = node.backup.rpartition("/")[0]
+        yield (
+            node.host,
+            f"pygrid_backup_repository is {place!r}; it is the path of a folder, sftp:user@host:/path or s3:URL",
+        )
+    if node.name == "pygrid-backup":
+        yield node.host, f"pygrid_name is {node.name}, which the process has that makes backups; choose another name"
     if node.kind == "worker":
         yield from _check_worker(node, grid)
     if node.kind == "domain" and grid.network in grid.nodes:

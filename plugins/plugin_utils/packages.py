@@ -36,4 +36,6 @@ def add_packages(grid: Grid) -> None:
             services.append("database")
         if any(grid.nodes[node].ingress for node in host.nodes):
             services.append("ingress")
+        if any(grid.nodes[node].backup for node in host.nodes):
+            services.append("backup")
         host.packages = packages_for(services)

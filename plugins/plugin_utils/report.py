@@ -124,9 +124,15 @@ class Known:
 
 
 def status_rows(
-    grid: Mapping[str, Any], known: Mapping[str, Known], certificates: Mapping[str, Mapping[str, Any]]
+    grid: Mapping[str, Any],
+    known: Mapping[str, Known],
+    certificates: Mapping[str, Mapping[str, Any]],
+    late_hours: Mapping[str, float],
 ) -> Iterable[dict[str, Any]]:
-    """One plain record for each node of the grid; what could not be read is None."""
+    """One plain record for each node of the grid; what could not be read is None.
+
+    late_hours: for each host, from which age on the last backup is too old.
+    """
     for host, node in grid["nodes"].items():
         state = known[host].node
         health = state.get("health") or {}
@@ -149,16 +155,39 @@ def status_rows(
             "drift": known[host].drift,
             "drift_unknown": known[host].mystery,
             "last_change": known[host].last_change,
+            "backup": state.get("backup"),
+            "backup_problem": backup_problem(state.get("backup"), late_hours.get(host, 48), time.time()),
             "details": health,
         }
+
+
+def backup_problem(backup: Mapping[str, Any] | None, late_hours: float, now: float) -> str:
+    """What a person should know of a node's backups; empty when they are as they should be."""
+    if not backup:
+        return ""
+    good, failed = backup["good"], backup["failed"]
+    if failed:
+        since = f"the last good one is {duration(now - good['at'])} old" if good else "there is no good one yet"
+        return f"its last backup failed, {since}: {failed['error']}"
+    if good and backup["schedule"] and now - good["at"] > late_hours * 3600:
+        return f"its last backup is {duration(now - good['at'])} old; does its timer run?"
+    return ""
+
+
+def _backup(row: Mapping[str, Any]) -> str:
+    """How old the last good backup is."""
+    good = (row["backup"] or {}).get("good")
+    age = f"{duration(time.time() - good['at'])} ago" if good else "none" if row["backup"] else "-"
+    return f"{age} (!)" if row["backup_problem"] else age
 
 
 def format_status(rows: Iterable[Mapping[str, Any]]) -> str:
     """The records as a table, one line each; then why nodes are not ready, what differs, and who was at work last."""
     rows = list(rows)
     with_certificates = any(row["certificate"] for row in rows)
-    certificate = ["CERTIFICATE"] * with_certificates
-    lines = [["NODE", "KIND", "VERSION", "UP", "HEALTH", *certificate, "DRIFT", "JOBS", "DOING"]]
+    with_backups = any(row["backup"] for row in rows)
+    columns = [*(["CERTIFICATE"] * with_certificates), *(["BACKUP"] * with_backups)]
+    lines = [["NODE", "KIND", "VERSION", "UP", "HEALTH", *columns, "DRIFT", "JOBS", "DOING"]]
     for row in rows:
         lines.append(
             [
@@ -168,12 +197,15 @@ def format_status(rows: Iterable[Mapping[str, Any]]) -> str:
                 duration(row["uptime_seconds"]),
                 row["health"],
                 *([_certificate(row["certificate"])] * with_certificates),
+                *([_backup(row)] * with_backups),
                 "?" if row["drift"] is None else ", ".join(row["drift"]) or "-",
                 _jobs(row["details"]),
                 row["doing"],
             ]
         )
-    reasons = [f"{row['node']}: {reason}" for row in rows for reason in row["reasons"]]
+    reasons = [
+        f"{row['node']}: {reason}" for row in rows for reason in [*row["reasons"], row["backup_problem"]] if reason
+    ]
     notes = [*reasons, *_drift_lines(rows), *_last_change_lines(rows)]
     return "\n".join([*table(lines), *([""] if notes else []), *notes])
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ from typing import Any
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-ROLES = Path(__file__).resolve().parents[2] / "roles"
+COLLECTION = Path(__file__).resolve().parents[2]
+ROLES = COLLECTION / "roles"
 # What the validator of ansible-core understands of a role's option; the rest is documentation.
 VALIDATED = ("type", "choices", "elements", "required", "options")
 
 
 # What every host of scope system has. They are included without a check of their own, which would cost a task each.
-HOST_ROLES = ("certificates", "database", "ingress", "firewall")
+HOST_ROLES = ("certificates", "database", "ingress", "firewall", "backup")
 # What playbooks do with nodes that are there already; a mistake shows at every deploy, long before it hurts.
 LATER_ROLES = ("upgrade",)
 
@@ -76,3 +78,11 @@ def validate(kind: str, given: dict[str, Any]) -> tuple[dict[str, Any], list[str
 
 def _text(description: str | list[str]) -> str:
     return description if isinstance(description, str) else " ".join(description)
+
+
+def collection_version() -> str:
+    """Version of this collection, installed or in a checkout."""
+    manifest = COLLECTION / "MANIFEST.json"
+    if manifest.exists():
+        return json.loads(manifest.read_text(encoding="utf-8"))["collection_info"]["version"]
+    return str(yaml.safe_load((COLLECTION / "galaxy.yml").read_text(encoding="utf-8"))["version"])

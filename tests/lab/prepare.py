@@ -22,6 +22,7 @@ SERVERS = {
     "/usr/sbin/haproxy": "haproxy",
     "/usr/bin/openssl": "openssl",
     "/usr/sbin/nft": "nftables",
+    "/usr/bin/restic": "restic",
 }
 #: Runs a command under a heading and tells whether it passed.
 Step = Callable[..., bool]
