@@ -71,7 +71,7 @@ class Node:
 
     ``location`` is equal for nodes on one machine, ``reach`` is how other machines reach it, ``address`` where the
     node itself listens. ``door`` is where its peers reach it on trial too: "" for its own URL, None for nowhere.
-    ``joined``: whether a Domain is to be one of its Network's. ``backup``: the repository of its backups, None for none.
+    ``joined``: whether a Domain is to be one of its Network's; ``backup``: the repository of its backups.
     """
 
     host: str

@@ -329,7 +329,8 @@ def test_a_machine_with_two_names_is_a_problem() -> None:
     grid = build({**TWO_MACHINES, "bob-w1": (place[0], "second.example", place[2])})
     for host, node in grid["nodes"].items():
         machine = "one" if node["location"] == "10.0.0.1" else "two"
-        variables[host] = {"__node_state": {"node": {"host_id": machine}, "problems": []}}
+        node_state = {"host_id": machine, "release": None, "trial": False}
+        variables[host] = {"__node_state": {"node": node_state, "problems": []}}
     said = "it is on the same machine as bob, but its ansible_host is second.example and that of bob 10.0.0.2"
     (problem,) = deploy_problems(grid, variables, grid["nodes"])
     assert problem.startswith(f"bob-w1: {said}; ")

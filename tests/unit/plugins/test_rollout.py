@@ -11,6 +11,7 @@ import pytest
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.openmined.pygrid.plugins.plugin_utils import rollout
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.preflight_problems import version_problem
 
 OLD, NEW = "0.9.2-0000000000aa", "0.9.5-0000000000bb"
 
@@ -118,6 +119,21 @@ def test_a_limit_does_not_part_a_domain_and_its_workers() -> None:
     del states["a"]
     assert rollout.problems(grid, states, "0.9.5") == []
     assert hosts(rollout.plan(grid, states, 1)) == [["b", "b-w1"]]
+
+
+@pytest.mark.parametrize(
+    ("present", "wanted", "trial", "problem"),
+    [
+        (OLD, OLD, False, None),
+        (None, NEW, False, None),
+        (OLD, NEW, False, "it runs syft 0.9.2, and a deploy does not change that"),
+        (NEW, OLD, False, "-e pygrid_version=0.9.5 keeps what it has"),
+        (NEW, NEW, True, "its upgrade to 0.9.5 has not come to its end"),
+    ],
+)
+def test_a_deploy_keeps_the_version(present: str | None, wanted: str, trial: bool, problem: str | None) -> None:
+    found = version_problem({"node": {"release": present, "trial": trial}, "wanted": {"release": wanted}})
+    assert (problem in found) if problem and found else found == problem
 
 
 def test_the_plan_for_people() -> None:
