@@ -22,12 +22,17 @@ def name() -> str:
 
 def test_it_can_be_read_while_the_module_runs_and_is_gone_afterwards(name: str) -> None:
     file = Path("/dev/shm") / name
-    with pytest.raises(RuntimeError), reports.reporting(name):
-        reports.say("12 of 185 packages installed")
-        reports.say("done")
-        assert file.read_text() == "done"
-        assert file.stat().st_mode & 0o777 == 0o644
-        raise RuntimeError("as a module that fails")
+
+    def fail() -> None:
+        with reports.reporting(name):
+            reports.say("12 of 185 packages installed")
+            reports.say("done")
+            assert file.read_text() == "done"
+            assert file.stat().st_mode & 0o777 == 0o644
+            raise RuntimeError("as a module does")
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert not file.exists()
     reports.say("to nobody")
     assert not file.exists()
@@ -55,10 +60,11 @@ def test_it_follows_no_link_and_takes_no_file_of_somebody_else(name: str, tmp_pa
 def test_a_long_program_is_told_of_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reports, "TICK_SECONDS", 0.1)
     ticks: list[float] = []
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(["sh", "-c", "sleep 0.5; cat; echo problem >&2"], **pipes) as child:
-        answer = reports.communicate(child, lambda: ticks.append(time.monotonic()), given="x" * 200_000)
-    assert answer == ("x" * 200_000, "problem\n")
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    program = "printf %0200000d 0; sleep 0.5; printf end; echo problem >&2"
+    with subprocess.Popen(["sh", "-c", program], **pipes) as child:
+        answer, problem = reports.communicate(child, lambda: ticks.append(time.monotonic()))
+    assert (len(answer), answer[-4:], problem) == (200_003, "0end", "problem\n")
     assert len(ticks) >= 3
     with subprocess.Popen(["sleep", "60"], **pipes) as child:
         with pytest.raises(subprocess.TimeoutExpired):
