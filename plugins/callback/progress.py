@@ -156,9 +156,9 @@ class CallbackModule(DefaultCallback):
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         task, host, answer = _parts(result)
-        self._note(host, answer)
+        self._note(host, {})
         if not ignore_errors:
-            self._failures[host] = f"{_title(task)} on {host}: {answer.get('msg', 'failed')}"
+            self._failures[host] = f"{_title(task)} on {host}: {_first_line(answer.get('msg'))}"
         if self._is_terse and _says_it_all(answer):
             self._fail(host, task, "FAILED", answer["msg"])
             return
@@ -166,7 +166,7 @@ class CallbackModule(DefaultCallback):
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         task, host, answer = _parts(result)
-        self._note(host, answer)
+        self._note(host, {})
         if not task.ignore_unreachable:
             self._failures[host] = f"{_title(task)} on {host}: it cannot be reached"
         if self._is_terse and _says_it_all(answer):
@@ -273,6 +273,10 @@ def _parts(result: Any) -> tuple[Any, str, dict[str, Any]]:
 def _title(task: Any) -> str:
     """The name of a task; that of its role is for those who look for the task."""
     return task.get_name().strip().rpartition(" : ")[2]
+
+
+def _first_line(message: Any) -> str:
+    return next(iter(str(message or "").splitlines()), "failed")
 
 
 def _says_it_all(answer: dict[str, Any]) -> bool:

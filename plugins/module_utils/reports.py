@@ -56,9 +56,9 @@ def say(text: str) -> None:
 
 
 def communicate(
-    child: subprocess.Popen[str], tick: Callable[[], None], seconds: float | None = None, given: str | None = None
+    child: subprocess.Popen[str], tick: Callable[[], None], seconds: float | None = None
 ) -> tuple[str, str]:
-    """``child.communicate``, with ``tick`` called every now and then.
+    """``child.communicate``, with ``tick`` called every now and then; for one that reads nothing from here.
 
     Raises:
         subprocess.TimeoutExpired: it has not ended after ``seconds``.
@@ -66,9 +66,8 @@ def communicate(
     waited = 0.0
     while True:
         try:
-            return child.communicate(given, timeout=TICK_SECONDS)
+            return child.communicate(timeout=TICK_SECONDS)
         except subprocess.TimeoutExpired:
-            given = None  # it keeps what it was given first
             waited += TICK_SECONDS
             if seconds is not None and waited >= seconds:
                 raise

@@ -86,11 +86,11 @@ class Progress:
         return f"{self.play_number}/{self.plays} {self.play}{batch}"
 
     def waiting(self, said: Callable[[str], str]) -> str:
-        """``alice (ends its job), bob``; ``said`` tells what a host reports."""
-        if len(self._awaited) > HOSTS_NAMED:
-            reports = [f"{host}: {text}" for host in self._awaited if (text := said(host))]
-            return names(self._awaited) + (f" ({'; '.join(reports[:2])})" if reports else "")
-        return ", ".join(f"{host} ({text})" if (text := said(host)) else host for host in self._awaited)
+        """``alice, bob (starting), carol``: hosts that report the same together; ``said`` tells what a host reports."""
+        groups: dict[str, list[str]] = {}
+        for host in self._awaited:
+            groups.setdefault(said(host), []).append(host)
+        return ", ".join(f"{names(hosts)} ({text})" if text else names(hosts) for text, hosts in groups.items())
 
     def line(self, said: Callable[[str], str]) -> str:
         """Everything in one line."""

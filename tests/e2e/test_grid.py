@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import stat
 import time
@@ -20,6 +21,9 @@ from support.grid import LocalGrid
 from ansible_collections.openmined.pygrid.plugins.module_utils.lease import hold_lease
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home
 
+# The output that tells what is being waited for.
+FOLLOWED = {"ANSIBLE_STDOUT_CALLBACK": "openmined.pygrid.progress", "PYGRID_PROGRESS_SECONDS": "2"}
+STEPS = re.compile(r"\d+ s, waiting for .*\((stages: |starting; |\d+ of \d+ packages)")
 NODES = ("net", "alice", "bob", "alice-w1", "bob-w1")
 
 
@@ -31,7 +35,10 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalGrid]:
         fresh = grid.play("deploy", "--check", "--diff")
         assert fresh.returncode == 0, fresh.output
         assert not grid.home.exists(), "check mode made something"
-        grid.deploy()
+        first = grid.play("deploy", environment=FOLLOWED)
+        assert first.returncode == 0, first.output
+        assert STEPS.search(first.output), first.output
+        assert re.search(r"deploy is done: 5 hosts, \d+ changed$", first.output, re.MULTILINE), first.output
         yield grid
     finally:
         grid.remove()
