@@ -18,12 +18,19 @@ def scale_problems(grid: Mapping[str, Any], plan: Mapping[str, Any], hostvars: V
     """Why the plan must not be carried out, from what was read of those who come and of their Domains."""
     coming = plan["coming"]
     domains = dict.fromkeys(grid["nodes"][host]["domain"] for host in coming)
+    moving = [*plan["joining"], *plan["leaving"]]
+    sides = dict.fromkeys([*moving, *([grid["network"]] if moving and grid["network"] else [])])
+    found = [
+        f"{host}: it cannot be reached: {' '.join(hostvars[host]['__node_state'].get('msg', '').split())}"
+        for host in dict.fromkeys([*coming, *domains, *sides])
+        if hostvars[host]["__node_state"].get("unreachable")
+    ]
+    if found:
+        return found
     found = deploy_problems(grid, hostvars, coming)
     for domain in domains:
         workers = [host for host in coming if grid["nodes"][host]["domain"] == domain]
         found += [f"{domain}: {sentence}" for sentence in _problems_of_domain(grid, domain, workers, hostvars[domain])]
-    moving = [*plan["joining"], *plan["leaving"]]
-    sides = dict.fromkeys([*moving, *([grid["network"]] if moving and grid["network"] else [])])
     # Left by one side alone, the other one would go on naming it.
     found += [f"{host}: {sentence}" for host in sides if host not in domains for sentence in _unready(hostvars[host])]
     return found
