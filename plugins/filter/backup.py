@@ -17,6 +17,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "backup_summary": backup_report.backup_summary,
+            "restore_left_out": backup_report.restore_left_out,
             "restore_plan": backup_report.restore_plan,
             "restore_summary": backup_report.restore_summary,
         }

@@ -57,11 +57,15 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Found:
-    """A backup that fits a node. ``notes`` are those in the backup; ``loss`` is what going back to it would lose."""
+    """A backup that fits a node. ``notes`` are those in the backup; ``loss`` is what going back to it would lose.
+
+    ``needed`` is false for a Worker that is the one of the backup already: it keeps nothing else.
+    """
 
     id: str
     notes: dict[str, Any]
     loss: str = ""
+    needed: bool = True
     known: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -111,7 +115,8 @@ class Restore:
         loss = self._loss(found)
         self._refuse(found.id, notes, "" if overwrite else loss)
         self._check_space(notes)
-        return Found(found.id, notes, loss, listed)
+        same = (read_json(self._node.identity) or {}).get("uid") == notes["uid"]
+        return Found(found.id, notes, loss, needed=not (same and self._kind == "worker"), known=listed)
 
     def _check_kept(self, name: str, overwrite: bool) -> Found:
         """What an earlier restore has kept on this host may come back as well."""
@@ -218,6 +223,8 @@ class Restore:
 
     def decide(self, found: Found) -> None:
         """Bring the backup to this host, and from now on let the node start with nothing else."""
+        if not found.needed:
+            return
         make_node_folders(self._node)
         if found.id.startswith(KEPT):
             self._note(found, found.id)

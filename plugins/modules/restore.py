@@ -80,6 +80,9 @@ found:
     loss:
       description: What is here and not in it, in words; empty when nothing is.
       type: str
+    needed:
+      description: Whether there is anything to restore; a Worker that is still itself needs nothing.
+      type: bool
     known:
       description: The last ten backups in the repository.
       type: list
@@ -107,6 +110,7 @@ def shown(found: Found) -> dict[str, Any]:
         "bytes": taken.get("database_bytes", 0) + taken.get("blob_bytes", 0),
         "rows": taken.get("rows", {}),
         "loss": found.loss,
+        "needed": found.needed,
         "known": found.known,
     }
 
@@ -134,7 +138,7 @@ def main() -> None:
             restore.decide(found)
     except (PygridError, OSError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=decide, found=shown(found))
+    module.exit_json(changed=decide and found.needed, found=shown(found))
 
 
 if __name__ == "__main__":

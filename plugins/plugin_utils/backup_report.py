@@ -67,6 +67,9 @@ def restore_plan(grid: Grid, variables: Variables) -> str:
         if found is None:
             continue
         node = grid["nodes"][host]
+        if not found["needed"]:
+            lines.append(f"  {node['name']}: nothing, it is still itself")
+            continue
         lines.append(f"  {node['name']}: backup {found['id']} of {moment(found['taken_at'])}, {_content(node, found)}")
         if found["loss"]:
             lines.append(f"    instead of what is here now, which is kept as a snapshot: {found['loss']}")
@@ -75,12 +78,31 @@ def restore_plan(grid: Grid, variables: Variables) -> str:
     return "\n".join(lines)
 
 
+def restore_left_out(grid: Grid, variables: Variables, hosts: Iterable[str]) -> list[str]:
+    """Why a restore of these nodes alone would not do: nodes that --limit leaves out and that need their database.
+
+    The PostgreSQL of a host that is lost is made anew: it lets in, and listens for, the nodes of this run only.
+    """
+    here, found = set(hosts), []
+    for host, node in grid["nodes"].items():
+        database = node["database"]
+        if host in here or not (database and database["managed"]) or database["on"] not in here:
+            continue
+        if not variables[database["on"]]["__node_state"]["node"]["release"]:
+            together = ",".join([*sorted(here), host])
+            found.append(
+                f"{node['name']} has its rows in the database of {database['on']}, which has to be made anew, and"
+                f" --limit leaves it out; run with --limit {together}"
+            )
+    return found
+
+
 def restore_summary(grid: Grid, variables: Variables) -> str:
     """What came back."""
     lines = ["Restored:"]
     for host, answer in _answers(grid, variables, "__restore"):
         found = answer.get("found")
-        if found is None:
+        if found is None or not found["needed"]:
             continue
         node = grid["nodes"][host]
         lines.append(f"  {node['name']}: as it was at {moment(found['taken_at'])} (backup {found['id']})")

@@ -75,11 +75,13 @@ def test_a_lost_domain_is_back_within_five_minutes(grid: Intranet, owner: Path, 
     assert grid.client("result", grid.url("alice"), owner, done, "60")["status"] == "completed"
     running = grid.client("submit", grid.url("alice"), owner, "20")["job"]
     grid.eventually(lambda: grid.status("alice", "alice")["jobs"].get("processing") == 1)
-    grid.must_play("backup", "--limit", "alice")
+    grid.must_play("backup", "--limit", "alice,alice-w1")
     known = grid.client("fingerprint", grid.url("alice"), owner)
     began = time.monotonic()
     destroy(grid, "alice")
-    grid.must_play("restore", "--limit", "alice")
+    alone = grid.play("restore", "--limit", "alice")
+    assert "run with --limit alice,alice-w1" in " ".join(alone.output.split())
+    grid.must_play("restore", "--limit", "alice,alice-w1")
     restored = time.monotonic()
     job = grid.client("submit", grid.url("alice"), owner, "0")["job"]
     assert grid.client("result", grid.url("alice"), owner, job, "120")["status"] == "completed"
