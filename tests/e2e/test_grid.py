@@ -204,6 +204,7 @@ def test_killed_processes_come_back_with_their_data_and_jobs(grid: LocalGrid) ->
     assert grid.deploy().changed == 0
 
 
+@pytest.mark.thorough
 def test_killed_supervisor_leaves_no_orphans_and_deploy_heals(grid: LocalGrid) -> None:
     """Nodes stop with their supervisor: an orphan would hold its port against the next start."""
     pid = int((grid.home / "supervisor" / "supervisord.pid").read_text())
@@ -216,6 +217,7 @@ def test_killed_supervisor_leaves_no_orphans_and_deploy_heals(grid: LocalGrid) -
     assert grid.deploy().changed == 0
 
 
+@pytest.mark.thorough
 def test_what_was_damaged_by_hand_is_mended(grid: LocalGrid) -> None:
     """A lost link, a cut settings file, an emptied allow-list, an identity that others may read."""
     pid = grid.pid_of("net")
@@ -282,6 +284,23 @@ def test_a_worker_more_then_the_idle_one_goes(grid: LocalGrid) -> None:
     assert grid.play(*fewer).changed == 0
     assert grid.deploy().changed == 0
     assert grid.client("result", "alice", job, 90) == {"status": "completed", "value": 45.0}
+
+
+def test_another_release_and_back(grid: LocalGrid) -> None:
+    """All steps of an upgrade, its gates included; tests/e2e/test_upgrade.py and molecule/upgrade change the version."""
+    other = ("-e", '{"pygrid_worker_packages": []}')
+    releases = {name: grid.ready(name)["release"] for name in NODES}
+    known = grid.client("fingerprint", "alice")
+    there = grid.play("upgrade", *other)
+    assert there.returncode == 0, there.output
+    assert "Upgraded to syft 0.9.5: alice, alice-w1, bob, bob-w1, net." in there.output
+    assert {grid.ready(name)["release"] for name in NODES}.isdisjoint(releases.values())
+    assert grid.play("upgrade", *other).changed == 0
+    back = grid.play("rollback")
+    assert back.returncode == 0, back.output
+    assert {name: grid.wait_ready(name)["release"] for name in NODES} == releases
+    assert grid.client("fingerprint", "alice") == known
+    assert "nothing to go back to" in grid.play("rollback").output
 
 
 def test_removal_with_data_asks_and_then_leaves_nothing(grid: LocalGrid) -> None:

@@ -194,6 +194,7 @@ def holders(home: Path) -> list[int]:
     return [number for _started, number in sorted(found)]
 
 
+@pytest.mark.thorough
 def test_a_run_that_was_killed_leaves_nothing_that_counts(empty_host: Host) -> None:
     for moment in MOMENTS:
         old = staging(empty_host.home, "*/.staging-*")  # of the run that was killed before
