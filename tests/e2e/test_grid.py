@@ -287,7 +287,7 @@ def test_a_worker_more_then_the_idle_one_goes(grid: LocalGrid) -> None:
 
 
 def test_another_release_and_back(grid: LocalGrid) -> None:
-    """All steps of an upgrade, its gates included; tests/e2e/test_upgrade.py and molecule/upgrade change the version."""
+    """All steps of an upgrade, gates included; test_upgrade.py and the scenario upgrade change the version, too."""
     other = ("-e", '{"pygrid_worker_packages": []}')
     releases = {name: grid.ready(name)["release"] for name in NODES}
     known = grid.client("fingerprint", "alice")
