@@ -62,6 +62,22 @@ def write(path: Path, writer: int) -> None:
         record.end(f"{writer}-{number}", "deploy", "done")
 
 
+def write_once(path: Path) -> None:
+    for number in range(60):
+        Record(path).begin(str(number), "deploy")
+
+
+def test_hosts_of_one_run_note_it_once(tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    writers = [fork.Process(target=write_once, args=(tmp_path / "changes.jsonl",)) for _number in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    runs_noted = [entry["run"] for entry in Record(tmp_path / "changes.jsonl").entries()]
+    assert sorted(runs_noted, key=int) == [str(number) for number in range(60)]
+
+
 def test_writers_at_the_same_time_and_a_file_that_is_cut_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
