@@ -73,10 +73,8 @@ def test_seconds_for_one_more_and_for_one_less(grid: Intranet) -> None:
     assert grid.status("spare1", "alice-w3")["status"] == "ready"
     less = grid.must_play("scale", *wanted(2))
     assert grid.run("spare1", "test -e /etc/pygrid/nodes/alice-w3").code != 0
-    print(
-        f"one more on a staged machine: {more.seconds:.1f} s; one less, idle: {less.seconds:.1f} s;"
-        f" load {os.getloadavg()[0]:.0f}"
-    )
+    load = os.getloadavg()[0]
+    print(f"one more on a staged machine: {more.seconds:.1f} s; one less, idle: {less.seconds:.1f} s; load {load:.0f}")
     assert processes(grid) == before
     assert roles(grid) == ["pygrid_alice_w1", "pygrid_alice_w2"]
 
