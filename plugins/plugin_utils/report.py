@@ -117,7 +117,10 @@ class Known:
             unread = "its Domain was not read" if state.get("node") else "it was not read"
             mystery = str(answer.get("msg") or wanted.get("problem") or unread)
         drift = answer.get("changes")
-        if drift is not None and not (state.get("node") or {}).get("identity"):
+        node = state.get("node") or {}
+        if drift is not None and node.get("exists") is False:
+            drift = ["everything"]
+        elif drift is not None and not node.get("identity"):
             drift = ["identity", *drift]
         last_change = (state.get("host") or {}).get("last_change")
         return cls(state.get("node") or {}, wanted.get("release"), drift, mystery, last_change)

@@ -49,6 +49,7 @@ def test_nodes_that_are_as_they_shall_be() -> None:
 def test_what_a_deploy_would_change() -> None:
     text = table(net=read(drift=["settings", "state"]), two=read(drift=[], node={"identity": None}))
     assert "settings, state" in text
+    assert "deploy.yml would change net (everything)" in table(net=read(None, ["release"], node={"exists": False}))
     assert "deploy.yml would change net (settings, state), two (identity); with --check --diff it shows how" in text
 
 
