@@ -52,8 +52,12 @@ class People:
     def __call__(self, verb: str, domain: str, *words: str, seconds: float = 180) -> dict[str, Any]:
         """A verb of grid_client.py, as the owner of a Domain."""
         command = self.command("grid_client.py", verb, self._grid.url(domain), f"{domain}.json", *words)
-        said = self._grid.must(self._host, command, seconds=seconds)
-        return json.loads(said.splitlines()[-1])
+        # Its progress bars must not get into the answer.
+        answer = self._grid.run(
+            self._host, f"{command} 2>{verb}.log || {{ tail -5 {verb}.log; exit 1; }}", seconds=seconds
+        )
+        assert answer.succeeded, f"{domain}: {verb}: {answer.text}"
+        return json.loads(answer.text.strip().splitlines()[-1])
 
     def call(self, domain: str, clients: int) -> Calls:
         """Have clients call a Domain all the time (load.py); returns when they have begun."""
