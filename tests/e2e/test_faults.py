@@ -1,7 +1,7 @@
 # Copyright (c) OpenMined and contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A sample of the kills; molecule/faults tries all of them and writes docs/faults.md."""
+"""A sample of the kills; molecule/kills tries all of them and writes docs/faults.md."""
 
 from __future__ import annotations
 

@@ -29,14 +29,15 @@ class People:
         grid: the grid that they use.
         host: where they are; its releases are theirs too.
         version: of syft.
+        domains: whose owners they are.
     """
 
-    def __init__(self, grid: Intranet, host: str, version: str) -> None:
+    def __init__(self, grid: Intranet, host: str, version: str, domains: tuple[str, ...] = ("alice", "bob")) -> None:
         self._grid, self._host = grid, host
         grid.must(host, f"mkdir -p -m 700 {FOLDER}")
         for name in PROGRAMS:
             grid.put(host, Path(__file__).with_name(name).read_bytes(), f"{FOLDER}/{name}")
-        for domain in ("alice", "bob"):
+        for domain in domains:
             identity = grid.must(domain, f"cat /etc/pygrid/nodes/{domain}/identity.json")
             grid.put(host, identity.encode(), f"{FOLDER}/{domain}.json")
         self.use(version)

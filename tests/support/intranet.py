@@ -73,16 +73,20 @@ class Intranet:
 
         inside: on the lab's own side of the network, for a controller that talks to more of its hosts than SSH.
         """
-        sources = [LAB_HOSTS, self.inventory, *self.more_inventory]
-        command = ["ansible-playbook", *(word for source in sources for word in ("-i", str(source)))]
+        command = self.command(playbook, *arguments)
         command = self.lab.inside(*command) if inside else command
-        surroundings = {**os.environ, "PYGRID_LAB": self.lab.name, "MOLECULE_PROJECT_DIRECTORY": str(CHECKOUT)}
-        return run_playbook(
-            [*command, str(CHECKOUT / "playbooks" / f"{playbook}.yml"), *arguments],
-            CHECKOUT,
-            {**surroundings, **(environment or {})},
-            timeout_seconds,
-        )
+        return run_playbook(command, CHECKOUT, self.surroundings(environment), timeout_seconds)
+
+    def command(self, playbook: str, *arguments: str) -> list[str]:
+        """The command line for a verb."""
+        sources = [LAB_HOSTS, self.inventory, *self.more_inventory]
+        inventory = [word for source in sources for word in ("-i", str(source))]
+        return ["ansible-playbook", *inventory, str(CHECKOUT / "playbooks" / f"{playbook}.yml"), *arguments]
+
+    def surroundings(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The environment of a playbook."""
+        own = {"PYGRID_LAB": self.lab.name, "MOLECULE_PROJECT_DIRECTORY": str(CHECKOUT)}
+        return {**os.environ, **own, **(more or {})}
 
     def must_play(self, playbook: str, *arguments: str, **options: Any) -> Run:
         """Like play(), and insist on success."""

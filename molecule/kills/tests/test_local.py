@@ -21,7 +21,7 @@ from support.playbook import killing  # noqa: E402
 HEADER = """\
 # Killed deploys
 
-Written by `make scenario S=faults`: a first deploy of the local grid is killed (SIGKILL to `ansible-playbook` and all
+Written by `make scenario S=kills`: a first deploy of the local grid is killed (SIGKILL to `ansible-playbook` and all
 its children) before the task named, or after the seconds named, run again, and compared with an undisturbed deploy:
 same release, every node ready, both Domains active on the Network, nothing left over in the releases folder, and 0
 changes by one more run.
