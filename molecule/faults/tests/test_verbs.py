@@ -35,8 +35,9 @@ HEADER = """\
 Written by `make scenario S=faults`. A grid on four servers (Network, a Domain with PostgreSQL, its Worker, a machine to
 spare) is hurt in the middle of each verb; then the same command is run again, and once more. It has to end well, the
 last run has to change nothing, all nodes have to be ready, and what the Domain knows (its id, users, datasets with
-their bytes, jobs and their results) has to be what it was before. A cell says how long the run after the fault took, and what
-the run with the fault said.
+their bytes, jobs and their results) has to be what it was before.
+
+A cell says how long the run after the fault took, and what the run with the fault said.
 
 """
 
@@ -163,6 +164,9 @@ def reason(run: Run) -> str:
 
 @pytest.fixture(scope="module")
 def grid_sweep(grid: Intranet, checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
+    kept = checkout / ".cache" / "lab" / f"scale-{grid.lab.name}" / "pygrid-scale.yml"
+    kept.parent.mkdir(exist_ok=True)
+    grid.more_inventory = [kept]
     for node, host in HOSTS.items():
         grid.wait_ready(host, node)
     people = People(grid, "work", OLD, ("alice",))
