@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import queue
 import socket
@@ -21,6 +22,7 @@ zmq = pytest.importorskip("zmq", reason="runs in the environment of a node: see 
 from pygrid_node import queue_protocol as protocol  # noqa: E402 - after importorskip
 from pygrid_node.allow_list import AllowList  # noqa: E402
 from pygrid_node.queue_client import QueueClient  # noqa: E402
+from pygrid_node.queue_peer import Peer  # noqa: E402
 from pygrid_node.queue_protocol import Beat  # noqa: E402
 from pygrid_node.queue_router import Attached, Request, Router  # noqa: E402
 
@@ -307,3 +309,14 @@ def test_a_beat_of_another_release_is_understood() -> None:
     assert Beat.decode(b'{"state": "busy", "job": "j", "colour": "red"}') == Beat(state="busy", job="j")
     with pytest.raises(ValueError, match="JSON object"):
         Beat.decode(b"[]")
+
+
+def test_a_connection_whose_number_is_a_locked_files_by_now_leaves_that_alone(tmp_path: Path) -> None:
+    """A copy of the file's descriptor that stays open would hold its lock for ever."""
+    path = tmp_path / "lock"
+    path.touch()
+    with path.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        Peer(held.fileno(), ("127.0.0.1", 1)).cut()
+    with path.open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)

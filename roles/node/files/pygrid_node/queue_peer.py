@@ -43,4 +43,9 @@ class Peer:
 
 def _opened(descriptor: int) -> socket.socket:
     """A socket on a copy, so that ZeroMQ's own stays open."""
-    return socket.socket(fileno=os.dup(descriptor))
+    copy = os.dup(descriptor)
+    try:
+        return socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)  # of a file that has this number by now; a copy of a locked one would keep it locked
+        raise
