@@ -33,24 +33,25 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         try:
-            made = self._password(arguments)
+            file = self._password(arguments)
         except PygridError as error:
             return {**result, "failed": True, "msg": str(error)}
         arguments["collection_version"] = collection_version()
         answer = self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
-        return {**result, **answer, "password_made": made}
+        return {**result, **answer, "password_file": file}
 
     def _password(self, arguments: dict[str, Any]) -> str:
-        """Put the node's password into the arguments; returns the file that was made for it, if one was."""
-        made, password = "", arguments.get("password") or ""
+        """Put the node's password into the arguments; returns the file that the one of all backups is from, if any."""
+        password = arguments.get("password") or ""
+        file = Path(arguments.pop("password_file", "")).expanduser()
+        make = arguments.pop("make_password", False) and not self._task.check_mode
         if not password:
-            file = Path(arguments.pop("password_file")).expanduser()
-            if arguments.pop("make_password", False) and not self._task.check_mode and ensure_password_file(file):
-                made = str(file)
+            if make and ensure_password_file(file):
                 Display().warning(
                     f"{file} was made: it is the password of all backups. Keep a copy of it where a fire here does not"
                     " reach it; without it nobody can restore anything."
                 )
             password = read_password(file, tolerant=self._task.check_mode)
+        given = bool(arguments.get("password"))
         arguments["password"] = derived_password(password, str(arguments["name"]))
-        return made
+        return "" if given else str(file)

@@ -138,8 +138,8 @@ changes:
   returned: always
   type: list
   elements: str
-password_made:
-  description: The file on the controller that was made, empty when it was there.
+password_file:
+  description: The file on the controller with the password of all backups, empty when it was given as O(password).
   returned: always
   type: str
 """
@@ -225,7 +225,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     home = open_home(module.params["home"], module.params["scope"])
-    result: dict[str, Any] = {"password_made": ""}
+    result: dict[str, Any] = {"password_file": ""}
     try:
         result["changes"] = set_up(home, module.params, module.check_mode)
         result["changed"] = bool(result["changes"])

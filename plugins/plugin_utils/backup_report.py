@@ -49,12 +49,12 @@ def backup_summary(grid: Grid, variables: Variables) -> str:
         )
     lines = [*(table(rows) if len(rows) > 1 else []), *([""] if failed else []), *failed, ""]
     lines.append("VERIFIED: what is new was read back from the repository and is what was saved; the rest is there.")
-    files = sorted({answer["password_made"] for _host, answer in _answers(grid, variables, "__backup")} - {""})
+    files = sorted({answer["password_file"] for _host, answer in _answers(grid, variables, "__backup")} - {""})
     if files:
         lines += [
             "",
-            f"{files[0]} was made. It is the password of all backups: keep a copy of it somewhere else, since without"
-            " it nobody can restore anything.",
+            f"The password of all backups is in {files[0]}: keep a copy of it somewhere else, since without it nobody"
+            " can restore anything.",
         ]
     return "\n".join([*lines, "", "What next: try a restore before you need one (docs/backup.md)."])
 
@@ -117,7 +117,7 @@ def _answers(grid: Grid, variables: Variables, name: str) -> Iterable[tuple[str,
     for host in grid["nodes"]:
         answer = (variables.get(host) or {}).get(name)
         if answer:
-            yield host, {"password_made": "", **answer}
+            yield host, {"password_file": "", **answer}
 
 
 def _content(node: Mapping[str, Any], found: Mapping[str, Any]) -> str:
