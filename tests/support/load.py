@@ -26,9 +26,9 @@ from grid_client import login
 from syft.service.policy.policy import MixedInputPolicy, OutputPolicyExecuteCount
 
 # One call in so many submits a job.
-SUBMIT_EVERY = 25
-# The ingress lets an address make 400 requests in 10 s, and all clients of a test are at one.
-PAUSE_SECONDS = 0.4
+SUBMIT_EVERY = 10
+# Twelve clients are to leave something of two processors to the grid.
+PAUSE_SECONDS = 2.0
 
 
 class Caller(threading.Thread):

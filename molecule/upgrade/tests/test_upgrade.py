@@ -88,7 +88,7 @@ def test_an_upgrade_that_nobody_notices(grid: Intranet, people: People) -> None:
     for domain, report in reports.items():
         print(f"{domain}: {report}")
         assert report["failed"] == [], f"{domain}: {report['failed'][:5]}"
-        assert report["calls"] > 100
+        assert report["calls"] > 50
     print(f"upgrade of 5 nodes on 4 hosts under load of {2 * CLIENTS} clients: {seconds:.0f} s")
     print({domain: (report["calls"], report["longest_seconds"]) for domain, report in reports.items()})
     assert f"Upgraded to syft {NEW}" in run.output
