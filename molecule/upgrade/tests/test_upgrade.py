@@ -76,6 +76,10 @@ def test_an_upgrade_that_nobody_notices(grid: Intranet, people: People) -> None:
     for domain, job in ended.items():
         assert people("result", domain, job, "60")["status"] == "completed"
     before = known(people)
+    # Ahead of time, as one does it: all hosts, and the clients, are on two processors here.
+    staged = grid.must_play("upgrade", "-e", f"pygrid_version={NEW}", "-e", "pygrid_upgrade_stage_only=true")
+    assert "no node runs with it yet" in staged.output
+    serving(grid, OLD)
     # alice-w1 has two processes: both are at work, the others wait behind them.
     running = [people("submit", "alice", "25")["job"] for _number in range(2)]
     queued = [people("submit", "alice", "1")["job"] for _number in range(3)]
