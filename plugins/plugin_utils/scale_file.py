@@ -61,6 +61,8 @@ class ScaleFile:
             what: coming, going, joining or leaving.
             variables: of a Worker that no file of the inventory has yet.
         """
+        if self.unfinished.get(host) == what:
+            return  # a former run got as far as this
         self.unfinished[host] = what
         if what == COMING:
             if variables:

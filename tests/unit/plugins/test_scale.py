@@ -240,6 +240,7 @@ def test_a_domain_that_left_is_kept_out_and_one_that_returns_is_as_before() -> N
     content.end("bob")
     assert content == ScaleFile(scaled={"bob": {"pygrid_domain_network_joined": False}})
     content.begin("bob", "joining")
+    content.begin("bob", "joining")  # again, after a kill
     content.end("bob")
     assert content == ScaleFile()
 
