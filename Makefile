@@ -44,7 +44,7 @@ credentials: $(TOOLS)-tools ## Show the root accounts: EXTRA="-e pygrid_show_cre
 backup: $(TOOLS)-tools ## Back up every node (EXTRA="-e pygrid_backup_repository=/mnt/backups" unless the inventory says where)
 	@$(PLAYBOOK) playbooks/backup.yml $(EXTRA)
 
-restore: $(TOOLS)-tools ## Give nodes back what a backup knew: EXTRA="--limit alice"
+restore: $(TOOLS)-tools ## Give nodes back what a backup knew: EXTRA="--limit alice,alice-w1"
 	@$(PLAYBOOK) playbooks/restore.yml $(EXTRA)
 
 remove: $(TOOLS)-tools ## Take the grid away (its data too: EXTRA="-e pygrid_remove_data=true")

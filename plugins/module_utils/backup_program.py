@@ -18,7 +18,6 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.backup_folder import BackupFolder, Plan
 from ansible_collections.openmined.pygrid.plugins.module_utils.backup_schedule import (
@@ -28,11 +27,12 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.backup_schedule i
 )
 from ansible_collections.openmined.pygrid.plugins.module_utils.backup_take import Backup
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
-from ansible_collections.openmined.pygrid.plugins.module_utils.files import read_text, write_atomic_bytes
+from ansible_collections.openmined.pygrid.plugins.module_utils.files import write_atomic_bytes
 from ansible_collections.openmined.pygrid.plugins.module_utils.lease import (
     HeldError,
     give_lease_back,
     hold_lease,
+    own_holder,
 )
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, open_home
 
@@ -43,7 +43,7 @@ from {PACKAGE}.backup_program import main
 sys.exit(main(sys.argv[1:]))
 """
 EXIT_TEMPORARY = 75
-# Its end is short, because nobody can see that the one who has it was killed; so it is taken again and again.
+# It ends soon should this host die, so it is taken again and again.
 LEASE_SECONDS, LEASE_AGAIN_SECONDS = 120, 30
 # Another node of the host may be on its turn.
 WAIT_SECONDS, POLL_SECONDS = 900, 5
@@ -134,7 +134,7 @@ def is_due(folder: BackupFolder, plan: Plan) -> bool:
 @contextlib.contextmanager
 def leased(home: Home, name: str) -> Iterator[None]:
     """Hold the lease of this host, also for long; wait a little for whoever has it."""
-    holder = f"backup:{_boot()}:{os.getpid()}:{name}"
+    holder = own_holder("backup")
     who = f"the schedule of {name}"
     end = time.monotonic() + WAIT_SECONDS
     while True:
@@ -160,10 +160,6 @@ def leased(home: Home, name: str) -> Iterator[None]:
         done.set()
         thread.join()
         give_lease_back(home, holder)
-
-
-def _boot() -> str:
-    return (read_text(Path("/proc/sys/kernel/random/boot_id")) or "").strip()
 
 
 def _say(text: str, code: int) -> int:

@@ -59,7 +59,7 @@ WORDS = {
 class Found:
     """A backup that fits a node. ``notes`` are those in the backup; ``loss`` is what going back to it would lose.
 
-    ``needed`` is false for a Worker that is the one of the backup already: it keeps nothing else.
+    ``needed`` is false for a Worker that has an identity: it keeps nothing else.
     """
 
     id: str
@@ -101,6 +101,10 @@ class Restore:
             PygridError: it may not; with the reason and what to do.
         """
         pending = read_pending(self._node)
+        if self._kind == "worker":
+            if pending is None and self._node.identity.exists():
+                return self._check_worker()
+            wanted = "latest"  # its Domain's backup is meant
         if (pending.backup if pending else wanted).startswith(KEPT):
             return self._check_kept(pending.backup if pending else wanted, pending is not None or overwrite)
         known = self._restic.snapshots()
@@ -115,8 +119,18 @@ class Restore:
         loss = self._loss(found)
         self._refuse(found.id, notes, "" if overwrite else loss)
         self._check_space(notes)
-        same = (read_json(self._node.identity) or {}).get("uid") == notes["uid"]
-        return Found(found.id, notes, loss, needed=not (same and self._kind == "worker"), known=listed)
+        return Found(found.id, notes, loss, known=listed)
+
+    def _check_worker(self) -> Found:
+        """A Worker that has an identity is left as it is: it keeps nothing else."""
+        notes = {
+            "uid": (read_json(self._node.identity) or {}).get("uid"),
+            "taken_at": time.time(),
+            "syft_version": (self._node.active_release() or "").partition("-")[0],
+            "host": os.uname().nodename,
+            "snapshot": None,
+        }
+        return Found("", notes, needed=False)
 
     def _check_kept(self, name: str, overwrite: bool) -> Found:
         """What an earlier restore has kept on this host may come back as well."""

@@ -9,6 +9,7 @@ end is counted by the clock that runs since boot, so that setting the time makes
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +27,9 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.files import (
 from ansible_collections.openmined.pygrid.plugins.module_utils.homes import ensure_home
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home
 from ansible_collections.openmined.pygrid.plugins.module_utils.record import DONE, Record
+
+# Begins the names of holders that are processes of the host itself.
+HERE = "here:"
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,28 @@ def current_lease(home: Home) -> Lease | None:
         lease = Lease(**document)
     except TypeError:  # none, or of another version of the collection
         return None
+    if has_ended(lease.holder):
+        return None
     return lease if lease.left_seconds(_boot(), _now_seconds()) else None
+
+
+def own_holder(verb: str) -> str:
+    """This process of this host as a holder, whose end anybody on the host can see."""
+    return f"{HERE}{verb}:{_boot()}:{os.getpid()}:{_began(os.getpid())}"
+
+
+def has_ended(holder: str) -> bool:
+    """Whether the holder was a process of this host that is not there any more; False for runs of controllers."""
+    if not holder.startswith(HERE):
+        return False
+    boot, process, began = holder.split(":")[-3:]
+    return boot != _boot() or _began(int(process)) != began
+
+
+def _began(process: int) -> str:
+    """When a process began, in ticks since boot (proc(5)); empty when there is none."""
+    fields = (read_text(Path(f"/proc/{process}/stat")) or "").rpartition(")")[2].split()
+    return fields[19] if len(fields) > 19 else ""
 
 
 def hold_lease(

@@ -68,7 +68,7 @@ def restore_plan(grid: Grid, variables: Variables) -> str:
             continue
         node = grid["nodes"][host]
         if not found["needed"]:
-            lines.append(f"  {node['name']}: nothing, it is still itself")
+            lines.append(f"  {node['name']}: nothing, it is still itself; it stops meanwhile")
             continue
         lines.append(f"  {node['name']}: backup {found['id']} of {moment(found['taken_at'])}, {_content(node, found)}")
         if found["loss"]:
@@ -79,22 +79,23 @@ def restore_plan(grid: Grid, variables: Variables) -> str:
 
 
 def restore_left_out(grid: Grid, variables: Variables, hosts: Iterable[str]) -> list[str]:
-    """Why a restore of these nodes alone would not do: nodes that --limit leaves out and that need their database.
+    """Why a restore of these nodes alone would not do: others, left out by --limit, share a database with them.
 
-    The PostgreSQL of a host that is lost is made anew: it lets in, and listens for, the nodes of this run only.
+    A Domain's Workers use its rows, so they stop while those are replaced. PostgreSQL of a lost host is made
+    anew, and lets in the nodes of this run only.
     """
-    here, found = set(hosts), []
+    here = set(hosts)
+    reasons = {}
     for host, node in grid["nodes"].items():
-        database = node["database"]
-        if host in here or not (database and database["managed"]) or database["on"] not in here:
+        if host in here:
             continue
-        if not variables[database["on"]]["__node_state"]["node"]["release"]:
-            together = ",".join([*sorted(here), host])
-            found.append(
-                f"{node['name']} has its rows in the database of {database['on']}, which has to be made anew, and"
-                f" --limit leaves it out; run with --limit {together}"
-            )
-    return found
+        on = (node["database"] or {}).get("on")
+        if node["domain"] in here:
+            reasons[host] = f"{node['name']} is a Worker of {node['domain']} and has to stop meanwhile"
+        elif on in here and not variables[on]["__node_state"]["node"]["release"]:
+            reasons[host] = f"{node['name']} has its rows in the database on {on}, which has to be made anew"
+    together = ",".join([*(host for host in grid["nodes"] if host in here or host in reasons)])
+    return [f"{reason}; run with --limit {together}" for reason in reasons.values()]
 
 
 def restore_summary(grid: Grid, variables: Variables) -> str:

@@ -20,6 +20,8 @@ from support.grid import LocalGrid, processes_below
 from support.playbook import killing
 from support.runtime import free_port, wait_for
 
+# Her Worker stops while she is restored.
+ALICE = ("--limit", "alice,alice-w1")
 OVERWRITE = ("-e", "pygrid_restore_overwrite=true")
 
 
@@ -75,24 +77,26 @@ def test_back_to_what_was_backed_up(grid: BackedUp) -> None:
     assert grid.client("result", "alice", grid.job(), 60)["status"] == "completed"
     newer = grid.client("fingerprint", "alice")
     assert newer != known
-    reason = grid.refused("restore", "--limit", "alice")
+    assert "alice-w1 is a Worker of alice and has to stop meanwhile" in grid.refused("restore", "--limit", "alice")
+    reason = grid.refused("restore", *ALICE)
     assert "1 jobs" in reason
     assert "pygrid_restore_overwrite=true" in reason
     assert grid.client("fingerprint", "alice") == newer
-    grid.must("restore", "--limit", "alice", *OVERWRITE)
+    grid.must("restore", *ALICE, *OVERWRITE)
     assert grid.client("fingerprint", "alice") == known
     [kept] = grid.snapshots("alice")
     assert kept.startswith("before-restore-")
+    assert grid.client("result", "alice", grid.job(), 60)["status"] == "completed"
 
 
 @pytest.mark.thorough
 def test_a_restore_is_undone_by_what_it_kept(grid: BackedUp) -> None:
     assert grid.client("result", "alice", grid.job(), 60)["status"] == "completed"
     newer = grid.client("fingerprint", "alice")
-    grid.must("restore", "--limit", "alice", *OVERWRITE)
+    grid.must("restore", *ALICE, *OVERWRITE)
     assert grid.client("fingerprint", "alice") != newer
     [kept] = grid.snapshots("alice")
-    grid.must("restore", "--limit", "alice", "-e", f"pygrid_backup_snapshot={kept}", *OVERWRITE)
+    grid.must("restore", *ALICE, "-e", f"pygrid_backup_snapshot={kept}", *OVERWRITE)
     assert grid.client("fingerprint", "alice") == newer
 
 
@@ -135,9 +139,9 @@ def test_a_restore_may_be_killed_and_run_again(grid: BackedUp, tmp_path: Path, m
     grid.must("backup", "--limit", "alice")
     known = grid.client("fingerprint", "alice")
     assert grid.client("result", "alice", grid.job(), 60)["status"] == "completed"
-    killed = grid.play("restore", "--limit", "alice", *OVERWRITE, environment=killing(tmp_path / "record", moment))
+    killed = grid.play("restore", *ALICE, *OVERWRITE, environment=killing(tmp_path / "record", moment))
     assert killed.returncode == -signal.SIGKILL, killed.output
-    grid.must("restore", "--limit", "alice", *OVERWRITE)
+    grid.must("restore", *ALICE, *OVERWRITE)
     assert grid.client("fingerprint", "alice") == known
     assert all(name.startswith("before-restore-") for name in grid.snapshots("alice"))
     assert not grid.node_file("alice", "restore.json").exists()
@@ -192,7 +196,7 @@ def test_another_password_and_a_place_that_vanished_are_told_apart(grid: BackedU
         shutil.rmtree(grid.place, ignore_errors=True)
         (grid.root / "unmounted").rename(grid.place)
     missing = tmp_path / "no-password"
-    said = grid.refused("restore", "--limit", "alice", "-e", f"pygrid_backup_password_file={missing}")
+    said = grid.refused("restore", *ALICE, "-e", f"pygrid_backup_password_file={missing}")
     assert "the password of backups is not in" in said
     assert not missing.exists()
 
@@ -224,7 +228,7 @@ def test_s3(grid: BackedUp, tmp_path: Path) -> None:
         "pygrid_backup_s3_access_key": "alice",
         "pygrid_backup_s3_secret_key": "a-secret-key-of-nobody",
     }
-    words = ("--limit", "alice", "-e", json.dumps(store))
+    words = (*ALICE, "-e", json.dumps(store))
     try:
         wait_for("moto", lambda: "Running on" in (tmp_path / "moto.log").read_text(), 30)
         output = grid.must("backup", *words, "-vvv")

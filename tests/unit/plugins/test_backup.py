@@ -31,7 +31,7 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.backup_restore im
 from ansible_collections.openmined.pygrid.plugins.module_utils.backup_schedule import schedule_problem
 from ansible_collections.openmined.pygrid.plugins.module_utils.backup_take import Backup, open_below
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
-from ansible_collections.openmined.pygrid.plugins.module_utils.lease import current_lease, give_lease_back, hold_lease
+from ansible_collections.openmined.pygrid.plugins.module_utils.lease import current_lease, hold_lease
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home
 from ansible_collections.openmined.pygrid.plugins.module_utils.pending_restore import read_pending
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.backup_password import (
@@ -39,6 +39,7 @@ from ansible_collections.openmined.pygrid.plugins.plugin_utils.backup_password i
     ensure_password_file,
     read_password,
 )
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.backup_report import restore_left_out
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid import backup_repository
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.report import backup_problem
 
@@ -133,25 +134,68 @@ def test_an_identity_comes_back_on_an_empty_host(home: Home, tmp_path: Path) -> 
     assert (pending.backup, pending.snapshot) == (made.id, None)
 
 
+def save_domain(home: Home, place: Path, folder: Path, **notes: Any) -> str:
+    """A backup of a Domain as far as it is looked at before anything is brought; returns its id."""
+    files = BackupFolder(home.node("alice"))
+    plan = Plan(node="alice", kind="domain", repository=f"{place}/alice", keep=KEEP)
+    files.write(plan, Secrets(password=derived_password("a long password", "alice")))
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "node").mkdir(parents=True)
+    document = {"schema": 1, "node": "alice", "kind": "domain", "uid": "0" * 32, "taken_at": 0.0, "host": "lost"}
+    document.update(release=RELEASE, syft_version="0.9.5", snapshot={"database_bytes": 1, "blob_bytes": 1})
+    document.update(notes)
+    (folder / "node" / "backup.json").write_text(json.dumps(document))
+    restic = Restic(home, files, plan)
+    if restic.repository_id() is None:
+        restic.create()
+    descriptor = os.open(folder, os.O_RDONLY)
+    summary, _changed = restic.backup(descriptor)
+    os.close(descriptor)
+    return summary["snapshot_id"][:8]
+
+
 @needs_restic
 def test_what_does_not_fit_is_refused(home: Home, tmp_path: Path) -> None:
-    first, second = Backup(home, "w1").take(), Backup(home, "w1").take()
+    first, second = (save_domain(home, tmp_path / "place", tmp_path / "saved") for _number in range(2))
     for kind, release, wanted, said in (
-        ("domain", RELEASE, "latest", "the backup is of a worker, and w1 is a domain"),
-        ("worker", "0.9.3-0123456789ab", "latest", "set pygrid_version to 0.9.5 or newer"),
-        ("worker", RELEASE, "zz", f"no backups zz of w1; it has {first.id}"),
+        ("network", RELEASE, "latest", "the backup is of a domain, and alice is a network"),
+        ("domain", "0.9.3-0123456789ab", "latest", "set pygrid_version to 0.9.5 or newer"),
+        ("domain", RELEASE, "zz", f"no backups zz of alice; it has {first}"),
     ):
         with pytest.raises(PygridError, match=said):
-            Restore(home, "w1", kind, release).check(wanted, overwrite=True)
-    restore = Restore(home, "w1", "worker", RELEASE)
-    assert restore.check(first.id, overwrite=False).id == first.id
-    home.node("w1").identity.write_text(json.dumps({"uid": "1" * 32}))
+            Restore(home, "alice", kind, release).check(wanted, overwrite=True)
+    restore = Restore(home, "alice", "domain", RELEASE)
+    assert restore.check(first, overwrite=False).id == first
+    assert restore.check("latest", overwrite=False).id == second
+    home.node("alice").identity.write_text(json.dumps({"uid": "1" * 32}))
     with pytest.raises(PygridError, match="it is another node now"):
-        restore.check(second.id, overwrite=False)
-    assert restore.check(second.id, overwrite=True).loss != ""
-    restore.decide(restore.check(second.id, overwrite=True))
-    [aside] = home.node("w1").backup.glob("identity-*.json")
-    assert json.loads(aside.read_text())["uid"] == "1" * 32
+        restore.check(second, overwrite=False)
+    assert restore.check(second, overwrite=True).loss != ""
+    save_domain(home, tmp_path / "place", tmp_path / "saved", snapshot={"database_bytes": 1 << 60, "blob_bytes": 0})
+    with pytest.raises(PygridError, match="are free; make room"):
+        restore.check("latest", overwrite=True)
+
+
+@needs_restic
+def test_a_worker_that_is_still_itself_is_left_alone(home: Home) -> None:
+    restore = Restore(home, "w1", "worker", RELEASE)
+    found = restore.check("the id of its Domain's backup", overwrite=False)
+    assert not found.needed
+    restore.decide(found)
+    assert read_pending(home.node("w1")) is None
+
+
+def test_a_restore_wants_those_who_share_a_database() -> None:
+    def node(name: str, domain: str | None = None, on: str | None = None) -> dict[str, Any]:
+        return {"name": name, "domain": domain, "database": on and {"on": on}}
+
+    grid = {"nodes": {"alice": node("alice", on="alice"), "bob": node("bob", on="alice"), "w": node("w", "alice")}}
+    there = {"alice": {"__node_state": {"node": {"release": RELEASE}}}}
+    lost = {"alice": {"__node_state": {"node": {"release": None}}}}
+    [said] = restore_left_out(grid, there, ["alice"])
+    assert said == "w is a Worker of alice and has to stop meanwhile; run with --limit alice,w"
+    assert len(restore_left_out(grid, lost, ["alice"])) == 2
+    assert restore_left_out(grid, lost, ["alice", "bob", "w"]) == []
 
 
 @pytest.fixture
@@ -194,10 +238,7 @@ def test_a_killed_program_leaves_nothing_in_the_way(program: Path, home: Home, t
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    lease = current_lease(home)
-    assert lease is not None
-    assert lease.seconds <= 120
-    give_lease_back(home, lease.holder)
+    assert current_lease(home) is None, "its holder is dead"
     assert run_program(program, home).returncode == 0
     assert not list((tmp_path / "place" / "w1" / "locks").iterdir())
 
