@@ -34,6 +34,8 @@ def add_packages(grid: Grid) -> None:
         services = ["base"]
         if host.database_port:
             services.append("database")
+        elif any(grid.nodes[node].database and grid.nodes[node].kind != "worker" for node in host.nodes):
+            services.append("database_client")  # snapshots of a database elsewhere
         if any(grid.nodes[node].ingress for node in host.nodes):
             services.append("ingress")
         if any(grid.nodes[node].backup for node in host.nodes):

@@ -84,6 +84,10 @@ def problems(grid: Mapping[str, Any], states: Mapping[str, Mapping[str, Any]], v
     found = list(_parted(grid, states))
     for host, state in states.items():
         name, node = grid["nodes"][host]["name"], state["node"]
+        if missing := (state.get("host") or {}).get("missing_packages"):
+            found.append(
+                f"{name}: its host lacks {', '.join(missing)}; deploy.yml with its present version installs that"
+            )
         former = version_of(node["release"])
         if former is None:
             found.append(f"{name}: it runs with no release yet; deploy.yml brings it to life")
