@@ -226,8 +226,6 @@ class Worker:
 
     def _open(self) -> str:
         """Open the domain's database unless it is open; returns why that is not possible yet, or ""."""
-        from .ledger import Ledger
-
         if self._access.registry is not None:
             return ""
         domain = self._settings.domain
@@ -237,6 +235,16 @@ class Worker:
             if problem:
                 return problem
         opened = open_database(self._settings, domain.uid, domain.verify_key)
+        try:
+            return self._use(opened)
+        finally:
+            if self._access.database is not opened:
+                opened.engine.dispose()  # a worker may wait for long, and each try has connections of its own
+
+    def _use(self, opened: Any) -> str:
+        """Work with a database that was opened; returns why not yet, or ""."""
+        from .ledger import Ledger
+
         if problem := _other_version(opened.engine):
             return problem
         registry = Registry(opened)
