@@ -105,7 +105,7 @@ def test_everything_is_lost_and_comes_back_with_the_job_that_ran(grid: BackedUp)
     done = grid.job()
     assert grid.client("result", "alice", done, 60)["status"] == "completed"
     running = grid.job(15)
-    wait_for("the job runs", lambda: grid.ready("alice")["jobs"].get("processing"), 30)
+    wait_for("the job runs", lambda: grid.get("alice", "/status")["jobs"].get("processing"), 30)
     grid.must("backup", "--limit", "net,alice,alice-w1")
     known = grid.client("fingerprint", "alice")
     identities = {name: grid.identity(name) for name in ("net", "alice", "alice-w1")}
@@ -129,10 +129,10 @@ def test_everything_is_lost_and_comes_back_with_the_job_that_ran(grid: BackedUp)
 @pytest.mark.parametrize(
     "moment",
     [
-        "end of: Reach the repository",
-        "end of: Bring",
-        "start of: Run the Domain",
-        "end of: Run the node",
+        "end of: openmined.pygrid.backup : Find the backup",
+        "end of: openmined.pygrid.backup : Bring the backup",
+        "start of: openmined.pygrid.node : Run the node",
+        "end of: openmined.pygrid.node : Run the node",
     ],
 )
 def test_a_restore_may_be_killed_and_run_again(grid: BackedUp, tmp_path: Path, moment: str) -> None:
