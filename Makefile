@@ -15,7 +15,7 @@ TOOLS := $(if $(I),server,deploy)
 PLAYBOOK := .tools/$(TOOLS)/bin/ansible-playbook $(if $(I),-i "$(I)")
 CHECK := .tools/test/bin/python tests/run.py
 
-.PHONY: help deploy preflight demo scale resize status credentials backup restore remove test lint unit sanity e2e scenario bench bench-backups bench-servers bench-life lock clean deploy-tools server-tools test-tools
+.PHONY: help deploy preflight demo scale resize status credentials upgrade rollback backup restore remove test lint unit sanity e2e scenario bench bench-backups bench-servers bench-life lock clean deploy-tools server-tools test-tools
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +40,12 @@ status: $(TOOLS)-tools ## Show every node, its health and what its Workers do
 
 credentials: $(TOOLS)-tools ## Show the root accounts: EXTRA="-e pygrid_show_credentials=true"
 	@$(PLAYBOOK) playbooks/credentials.yml $(EXTRA)
+
+upgrade: $(TOOLS)-tools ## Another version of syft while people work: EXTRA="-e pygrid_version=0.9.5" (--check shows the plan)
+	@$(PLAYBOOK) playbooks/upgrade.yml $(EXTRA)
+
+rollback: $(TOOLS)-tools ## Back to what ran before the last upgrade (EXTRA=--check says what it would cost)
+	@$(PLAYBOOK) playbooks/rollback.yml $(EXTRA)
 
 backup: $(TOOLS)-tools ## Back up every node (EXTRA="-e pygrid_backup_repository=/mnt/backups" unless the inventory says where)
 	@$(PLAYBOOK) playbooks/backup.yml $(EXTRA)

@@ -98,7 +98,7 @@ class Sweep:
     def __init__(self, grid: Intranet, people: People, folder: Path, document: Path) -> None:
         self.grid, self._people, self.folder, self._document = grid, people, folder, document
         self._known = self.known(OLD)
-        self._cells: dict[tuple[str, str], str] = {}
+        self._cells = self.read()
 
     def known(self, version: str) -> dict[str, Any]:
         self._people.use(version)
@@ -141,6 +141,13 @@ class Sweep:
         assert self.known(verb.version) == self._known, f"{verb.name}, {fault}: something was lost"
         self._cells[verb.name, fault] = f"{again.seconds:.0f} s{f'; {said}' if said else ''}"
         self.write()
+
+    def read(self) -> dict[tuple[str, str], str]:
+        """The cells of the table as it is: it takes hours, so that one may do one verb at a time."""
+        lines = self._document.read_text().splitlines() if self._document.exists() else []
+        rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
+        names = rows[0][1:] if rows else []
+        return {(name, row[0]): cell for row in rows[1:] for name, cell in zip(names, row[1:], strict=True) if cell}
 
     def write(self) -> None:
         """The table as far as it goes, after each cell, so that a long run can be watched."""
