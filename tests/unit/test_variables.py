@@ -38,6 +38,7 @@ def test_every_variable_that_is_used_is_documented() -> None:
     known = {name for role in ROLES for name in options(role)}
     groups = {"pygrid_network", "pygrid_domain", "pygrid_worker", "pygrid_spare"}
     groups |= {"pygrid_scale", "pygrid_scale_staying", "pygrid_resize_order"}  # of a run
+    groups |= {"pygrid_rollout", "pygrid_rollout_failed"}
     used = set()
     for folder in ("roles", "playbooks", "inventories"):
         for file in (CHECKOUT / folder).rglob("*.yml"):
