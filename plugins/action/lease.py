@@ -79,7 +79,7 @@ class ActionModule(ActionBase):
                     arguments["run"],
                     arguments["verb"],
                     arguments.get("result", DONE),
-                    str(arguments.get("message") or ""),
+                    str(arguments.get("reason") or ""),
                     changes=arguments.get("changes"),
                     **arguments["facts"],
                 )

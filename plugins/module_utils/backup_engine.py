@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.backup_folder import BackupFolder, Plan
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
@@ -139,14 +139,13 @@ class Restic:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         ) as process:
-            assert process.stdout is not None and process.stderr is not None  # noqa: S101, PT018 - asked for above
-            said = _Collected(process.stderr)
+            output, said = cast("IO[bytes]", process.stdout), _Collected(cast("IO[bytes]", process.stderr))
             try:
-                yield process.stdout
+                yield output
             except BaseException:
                 process.kill()
                 raise
-            process.stdout.close()
+            output.close()
             code = process.wait(CALL_SECONDS)
         if code != 0:
             raise self._failure(words[0], said.text(), code)

@@ -104,12 +104,11 @@ def take(home: Home, name: str) -> int:
         return _say(f"{name}: no backup was made: {error}", 1)
     for warning in result.warnings:
         _say(f"{name}: {warning}", 0)
-    print(
+    return _say(
         f"{name}: backup {result.id}, {result.bytes >> 20} MB, {result.added_bytes >> 20} MB of it new, verified,"
         f" {result.seconds:.0f} s",
-        flush=True,
+        0,
     )
-    return 0
 
 
 def serve(home: Home) -> int:
@@ -163,5 +162,7 @@ def leased(home: Home, name: str) -> Iterator[None]:
 
 
 def _say(text: str, code: int) -> int:
-    print(text, file=sys.stderr, flush=True)
+    """Leave a line in the log; what runs here is no module, and has no other."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
     return code

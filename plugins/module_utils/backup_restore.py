@@ -11,6 +11,7 @@ was killed is ended by the next one, and nobody ever sees half of it.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -20,7 +21,7 @@ import subprocess
 import tarfile
 import time
 from dataclasses import asdict, dataclass, field
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.accounts import account_name
 from ansible_collections.openmined.pygrid.plugins.module_utils.backup_engine import Restic
@@ -305,13 +306,13 @@ class Restore:
                 preexec_fn=become_owner,
                 pass_fds=(folder,),
             ) as process:
-                assert process.stdin is not None and process.stderr is not None  # noqa: S101, PT018 - asked for above
-                try:
-                    shutil.copyfileobj(archive, process.stdin, 1 << 20)
-                    process.stdin.close()
-                except BrokenPipeError:
-                    pass  # then it says why
-                said = process.stderr.read().decode(errors="replace")
+                to_it, from_it = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stderr)
+                # When it has ended early it says why.
+                with contextlib.suppress(BrokenPipeError):
+                    shutil.copyfileobj(archive, to_it, 1 << 20)
+                with contextlib.suppress(BrokenPipeError):
+                    to_it.close()
+                said = from_it.read().decode(errors="replace")
         finally:
             os.close(folder)
         if process.returncode != 0:

@@ -68,7 +68,7 @@ options:
     type: str
     choices: [done, failed, refused]
     default: done
-  message:
+  reason:
     description: Why it ended so.
     type: str
     default: ""
@@ -144,7 +144,7 @@ def release(home: Home, given: dict[str, Any]) -> None:
     changes = given["changes"]
     if changes is not None:
         changes = {name: what for name, what in changes.items() if name in home.node_names()}
-    facts = {"message": given["message"], "changes": changes, **given["facts"]}
+    facts = {"message": given["reason"], "changes": changes, **given["facts"]}
     give_lease_back(home, given["run"], given["verb"] or "", given["result"], **facts)
 
 
@@ -162,7 +162,7 @@ def main() -> None:
             "wanted": {"type": "str", "default": ""},
             "nodes": {"type": "dict", "default": {}},
             "result": {"type": "str", "choices": ["done", "failed", "refused"], "default": "done"},
-            "message": {"type": "str", "default": ""},
+            "reason": {"type": "str", "default": ""},
             "changes": {"type": "dict"},
             "record_file": {"type": "str", "default": ""},
             "run": {"type": "str"},

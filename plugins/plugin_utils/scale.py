@@ -175,7 +175,7 @@ def _doing(state: Mapping[str, Any] | None) -> str:
     busy, seconds = _busy(state)
     if busy:
         return f"runs {busy} job{'' if busy == 1 else 's'}, the longest for {duration(seconds)}: ends first"
-    return "idle" if ((state.get("node") or {}).get("health") or {}) else "does not run"
+    return "idle" if (state.get("node") or {}).get("health") else "does not run"
 
 
 def _step(grid: Grid, host: str, what: str, record: ScaleFile, states: States) -> Step:

@@ -215,7 +215,7 @@ def run_program(program: Path, home: Home) -> subprocess.CompletedProcess[str]:
 def test_the_packed_program_makes_the_same_backup(program: Path, home: Home) -> None:
     done = run_program(program, home)
     assert done.returncode == 0, done.stderr
-    assert "verified" in done.stdout
+    assert "verified" in done.stderr
     assert BackupFolder(home.node("w1")).last()["good"]["kept"] == 1
     assert current_lease(home) is None
 
