@@ -99,7 +99,7 @@ EXAMPLES = r"""
     name: alice
     kind: domain
     repository: sftp:backup@store.example:/srv/pygrid/alice
-    password_file: /home/me/grid/pygrid-backup-password
+    password_file: /home/me/grid/.pygrid/backup-password
     keep: {last: 7, daily: 14}
 """
 

@@ -68,7 +68,7 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackedUp]:
 
 def test_back_to_what_was_backed_up(grid: BackedUp) -> None:
     summary = grid.must("backup", "--limit", "net,alice,alice-w1")
-    password = (grid.root / "pygrid-backup-password").read_text().strip()
+    password = (grid.root / "inventory" / ".pygrid" / "backup-password").read_text().strip()
     assert "keep a copy" in summary
     assert password not in summary
     assert grid.last("alice")["good"]["read_back_files"] >= 5

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible.inventory.manager import IGNORED
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ROLES = sorted(path.parents[1].name for path in CHECKOUT.glob("roles/*/meta/argument_specs.yml"))
@@ -44,6 +45,18 @@ def test_every_variable_that_is_used_is_documented() -> None:
         for file in (CHECKOUT / folder).rglob("*.yml"):
             used |= set(re.findall(r"(?<![\w.])pygrid_[a-z0-9_]+", file.read_text()))
     assert used - known - groups - {"pygrid_node"} == set()
+
+
+def test_what_is_kept_beside_an_inventory_is_no_part_of_it() -> None:
+    """Ansible reads every file of a folder that it takes for hosts: a password would become the name of one."""
+    beside = re.compile(r"\{\{ *inventory_dir [^}]*\}\}/([^/]+)")
+    kept = {}
+    for role in ROLES:
+        for name, option in options(role).items():
+            if match := beside.match(str(option.get("default", ""))):
+                kept[name] = match[1]
+    assert {"pygrid_pki_directory", "pygrid_backup_password_file"} <= kept.keys()
+    assert [name for name, entry in kept.items() if not IGNORED.search(entry.encode())] == []
 
 
 def test_reference_is_up_to_date() -> None:
