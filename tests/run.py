@@ -194,7 +194,7 @@ def e2e(run: Runner) -> None:
     """What the user was promised, with real nodes and real clients."""
     install_servers(run.step)
     if syft_environment(run):
-        run.step("e2e", sys.executable, "-m", "pytest", "-rs", "--durations=12", "tests/e2e")
+        run.step("e2e", sys.executable, "-m", "pytest", "tests/e2e")
 
 
 def syft_environment(run: Runner) -> bool:
