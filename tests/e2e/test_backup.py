@@ -20,6 +20,9 @@ from support.grid import LocalGrid, processes_below
 from support.playbook import killing
 from support.runtime import free_port, wait_for
 
+# tests/e2e/test_grid.py has a sample of it.
+pytestmark = pytest.mark.thorough
+
 # Her Worker stops while she is restored.
 ALICE = ("--limit", "alice,alice-w1")
 OVERWRITE = ("-e", "pygrid_restore_overwrite=true")
@@ -89,7 +92,6 @@ def test_back_to_what_was_backed_up(grid: BackedUp) -> None:
     assert grid.client("result", "alice", grid.job(), 60)["status"] == "completed"
 
 
-@pytest.mark.thorough
 def test_a_restore_is_undone_by_what_it_kept(grid: BackedUp) -> None:
     assert grid.client("result", "alice", grid.job(), 60)["status"] == "completed"
     newer = grid.client("fingerprint", "alice")
@@ -100,7 +102,6 @@ def test_a_restore_is_undone_by_what_it_kept(grid: BackedUp) -> None:
     assert grid.client("fingerprint", "alice") == newer
 
 
-@pytest.mark.thorough
 def test_everything_is_lost_and_comes_back_with_the_job_that_ran(grid: BackedUp) -> None:
     done = grid.job()
     assert grid.client("result", "alice", done, 60)["status"] == "completed"
@@ -125,7 +126,6 @@ def test_everything_is_lost_and_comes_back_with_the_job_that_ran(grid: BackedUp)
     assert again.changed == 0, again.output
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(
     "moment",
     [
@@ -147,7 +147,6 @@ def test_a_restore_may_be_killed_and_run_again(grid: BackedUp, tmp_path: Path, m
     assert not grid.node_file("alice", "restore.json").exists()
 
 
-@pytest.mark.thorough
 def test_a_backup_may_be_killed_and_run_again(grid: BackedUp) -> None:
     for after in (0.4, 1.0, 2.0):
         program = [str(next(grid.home.glob("tools/supervisor-*/bin/python"))), str(packed(grid)), "take", "user"]
@@ -166,7 +165,6 @@ def packed(grid: BackedUp) -> Path:
     return grid.home / "tools" / "backup" / "pygrid-backup.pyz"
 
 
-@pytest.mark.thorough
 def test_the_schedule_makes_backups_by_itself_and_they_wait_for_a_change_of_the_host(grid: BackedUp) -> None:
     run = grid.play("backup", "--limit", "alice", "-e", "pygrid_backup_schedule=now and then")
     assert "hourly, daily, weekly, monthly" in " ".join(run.output.split())
@@ -179,7 +177,6 @@ def test_the_schedule_makes_backups_by_itself_and_they_wait_for_a_change_of_the_
     assert not [command for command in grid.processes().values() if "pygrid-backup.pyz serve" in command]
 
 
-@pytest.mark.thorough
 def test_another_password_and_a_place_that_vanished_are_told_apart(grid: BackedUp, tmp_path: Path) -> None:
     other = tmp_path / "password"
     other.touch(0o600)
@@ -201,7 +198,6 @@ def test_another_password_and_a_place_that_vanished_are_told_apart(grid: BackedU
     assert not missing.exists()
 
 
-@pytest.mark.thorough
 def test_a_damaged_repository_is_noticed(grid: BackedUp) -> None:
     grid.must("backup", "--limit", "alice")
     packs = [path for path in (grid.place / "alice" / "data").rglob("*") if path.is_file()]
@@ -217,7 +213,6 @@ def test_a_damaged_repository_is_noticed(grid: BackedUp) -> None:
     grid.must("backup", "--limit", "alice")
 
 
-@pytest.mark.thorough
 def test_s3(grid: BackedUp, tmp_path: Path) -> None:
     port = free_port()
     program = Path(sys.executable).parent / "moto_server"

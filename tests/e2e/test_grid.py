@@ -308,6 +308,22 @@ def test_another_release_and_back(grid: LocalGrid) -> None:
     assert "nothing to go back to" in " ".join(grid.play("rollback").output.split())
 
 
+def test_a_backup_and_back(grid: LocalGrid) -> None:
+    """test_backup.py does more of it, and the scenario disaster does it on servers."""
+    place = ("-e", json.dumps({"pygrid_backup_repository": str(grid.root / "backups"), "pygrid_backup_schedule": ""}))
+    (worker,) = grid.ready("alice")["workers"]["names"]
+    words = (*place, "--limit", f"alice,{worker}")
+    assert "keep a copy" in grid.must_play("backup", *words).output
+    known = grid.client("fingerprint", "alice")
+    job = grid.client("submit", "alice", 0)["job"]
+    assert grid.client("result", "alice", job, 60)["status"] == "completed"
+    refused = grid.play("restore", *words)
+    assert refused.returncode != 0
+    assert "pygrid_restore_overwrite=true" in refused.output
+    grid.must_play("restore", *words, "-e", "pygrid_restore_overwrite=true")
+    assert grid.client("fingerprint", "alice") == known
+
+
 def test_removal_with_data_asks_and_then_leaves_nothing(grid: LocalGrid) -> None:
     refused = grid.play("remove", "-e", "pygrid_remove_data=true")
     assert refused.returncode != 0

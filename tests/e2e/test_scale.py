@@ -14,6 +14,9 @@ import pytest
 from support.grid import CHECKOUT, LocalGrid
 from support.playbook import Run, killing, run_playbook
 
+# tests/e2e/test_grid.py has a sample of it.
+pytestmark = pytest.mark.thorough
+
 OTHERS = ("net", "alice", "bob", "bob-w1")
 MOST_KILLS = 60
 
@@ -113,7 +116,6 @@ def test_half_an_inventory_is_refused(tmp_path: Path) -> None:
     assert f"{grid.scale_file} belongs to it and was not read; add -i {grid.scale_file}" in play("deploy")
 
 
-@pytest.mark.thorough
 def test_killed_at_every_task(grid: LocalGrid, tmp_path: Path) -> None:
     """A Worker comes and goes, in runs that are killed one task further each time."""
     before = {name: grid.pid_of(name) for name in (*OTHERS, "alice-w1")}
@@ -132,7 +134,6 @@ def test_killed_at_every_task(grid: LocalGrid, tmp_path: Path) -> None:
     assert {name: grid.pid_of(name) for name in before} == before
 
 
-@pytest.mark.thorough
 def test_a_removal_that_was_cut_off_is_shown_and_undone_by_a_larger_number(grid: LocalGrid, tmp_path: Path) -> None:
     must(grid, *workers(2))
     cut = grid.play(*workers(1), environment=killing(tmp_path / "cut", "start of: openmined.pygrid.scale : Let in who"))
@@ -145,7 +146,6 @@ def test_a_removal_that_was_cut_off_is_shown_and_undone_by_a_larger_number(grid:
     assert not grid.scale_file.exists()
 
 
-@pytest.mark.thorough
 def test_a_busy_worker_ends_its_job_before_it_goes_and_jobs_wait_for_the_next(grid: LocalGrid) -> None:
     job = busy(grid, 20)
     run = must(grid, *workers(0))
@@ -159,7 +159,6 @@ def test_a_busy_worker_ends_its_job_before_it_goes_and_jobs_wait_for_the_next(gr
     assert not grid.scale_file.exists(), "it is back as the inventory has it"
 
 
-@pytest.mark.thorough
 def test_a_job_that_takes_too_long_is_said_and_run_again(grid: LocalGrid) -> None:
     grid.variables["pygrid_worker_drain_seconds"] = 3
     grid.deploy()
@@ -172,7 +171,6 @@ def test_a_job_that_takes_too_long_is_said_and_run_again(grid: LocalGrid) -> Non
     grid.deploy()
 
 
-@pytest.mark.thorough
 def test_a_domain_leaves_and_joins_again(grid: LocalGrid, tmp_path: Path) -> None:
     before = {name: grid.pid_of(name) for name in (*OTHERS, "alice-w1")}
     sweep(grid, tmp_path / "leave", "scale", "-e", "pygrid_domains_joined=alice")
@@ -186,7 +184,6 @@ def test_a_domain_leaves_and_joins_again(grid: LocalGrid, tmp_path: Path) -> Non
     assert {name: grid.pid_of(name) for name in before} == before
 
 
-@pytest.mark.thorough
 def test_resize_with_a_running_job_is_kept_and_one_that_fails_is_not(grid: LocalGrid) -> None:
     two = ("resize", "-e", '{"pygrid_resize": {"alice-w1": {"processes": 2}}}')
     others = {name: grid.pid_of(name) for name in OTHERS}

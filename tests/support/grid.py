@@ -107,11 +107,14 @@ class LocalGrid:
         folder = self.root if self.collection else CHECKOUT
         return run_playbook(self.command(playbook, *arguments), folder, surroundings, timeout_seconds)
 
-    def deploy(self, *arguments: str) -> Run:
-        """Deploy and insist on success."""
-        run = self.play("deploy", *arguments)
+    def must_play(self, playbook: str, *arguments: str) -> Run:
+        """Run a playbook and insist on success."""
+        run = self.play(playbook, *arguments)
         assert run.returncode == 0, run.output
         return run
+
+    def deploy(self, *arguments: str) -> Run:
+        return self.must_play("deploy", *arguments)
 
     def remove(self) -> None:
         """Take everything away, also when the grid is half there; used to clean up."""
