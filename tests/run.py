@@ -4,8 +4,8 @@
 """Run the project's checks, all of them even when one fails, and say at the end how each went.
 
 `make test` runs everything, `make lint` (unit, sanity, e2e) one part, `make scenario S=name` one molecule scenario.
-Everything is three lanes side by side, because each alone waits more than it works: what needs no grid, grids on this
-machine, and the molecule scenarios. What a step of theirs prints is shown when it ends, so that they do not mix.
+Everything is two lanes side by side, because each alone keeps little more than one processor busy: what needs this
+machine only, and the molecule scenarios. What a step of theirs prints is shown when it ends, so that they do not mix.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ PARTS: dict[str, Callable[[Runner], None]] = {
 
 
 #: Side by side, when everything is run.
-LANES = ((lint, unit, sanity), (e2e,), (molecule,))
+LANES = ((lint, unit, sanity, e2e), (molecule,))
 
 
 def environment() -> dict[str, str]:
@@ -282,7 +282,7 @@ def main() -> None:
 
 
 def everything(run: Runner) -> None:
-    """Run all parts in their lanes, after what both of them need was installed; without what other tests stand for."""
+    """Run all parts in two lanes, after what both of them need was installed; without what other tests stand for."""
     run.environment["PYTEST_ADDOPTS"] = '-m "not thorough"'
     install_servers(run.step)
     prepare(run.step, set().union(*(images(CHECKOUT / "molecule" / name) for name in scenarios())))
