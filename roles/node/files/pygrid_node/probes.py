@@ -159,12 +159,12 @@ class Probes:
                     services.action.delete(self._context(), _result_id(code, number))
             for job in self._server.job_stash.get_by_user_code_id(key, code.id).unwrap():
                 self._forget_job(job)
-            services.user_code_status.stash.delete_by_uid(key, code.status_link.object_uid).unwrap()
-            services.user_code.stash.delete_by_uid(key, code.id).unwrap()
+            self._delete(services.user_code_status.stash, code.status_link.object_uid)
+            self._delete(services.user_code.stash, code.id)
         if own:
             for history in services.code_history.stash.get_by_verify_key(key, key).unwrap():
                 if history.service_func_name == _NAME:
-                    services.code_history.stash.delete_by_uid(key, history.id).unwrap()
+                    self._delete(services.code_history.stash, history.id)
 
     def _forget_job(self, job: Any) -> None:
         services, key, items = self._server.services, self._server.verify_key, self._server.queue_stash
@@ -172,10 +172,17 @@ class Probes:
             self._producer.unpin(item.id.no_dash)
             for message in services.notification.stash.get_all(key).unwrap():
                 if message.linked_obj is not None and message.linked_obj.object_uid == item.id:
-                    services.notification.stash.delete_by_uid(key, message.id).unwrap()
-            items.delete_by_uid(key, item.id).unwrap()
-        services.log.stash.delete_by_uid(key, job.log_id).unwrap()
-        self._server.job_stash.delete_by_uid(key, job.id).unwrap()
+                    self._delete(services.notification.stash, message.id)
+            self._delete(items, item.id)
+        self._delete(services.log.stash, job.log_id)
+        self._delete(self._server.job_stash, job.id)
+
+    def _delete(self, stash: Any, uid: Any) -> None:
+        """A process that was killed may have written one row of those that belong together, and not the next."""
+        from syft.store.document_store_errors import NotFoundException
+
+        with contextlib.suppress(NotFoundException):
+            stash.delete_by_uid(self._server.verify_key, uid).unwrap()
 
     def _context(self) -> Any:
         from syft.service.context import AuthedServiceContext
