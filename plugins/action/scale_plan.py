@@ -16,6 +16,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.openmined.pygrid.plugins.plugin_utils import scale, scale_file
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.scale import Plan, Step, Wanted
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.scale_file import COMING, GOING, JOINING, LEAVING
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.variables import beside_inventory
 
 # How a machine is reached and what it has; a Worker that is placed on it takes these from the host that stands for it.
 CONNECTION = (
@@ -121,8 +122,8 @@ def _variables(step: Step, carrier: Mapping[str, Any], inherited: Mapping[str, A
         if name not in inherited or inherited[name] != carrier[name]:
             found[name] = carrier[name]
     folder = carrier.get("inventory_dir")
-    if folder and Path(folder) != place.parent and "pygrid_pki_directory" not in carrier:
-        found["pygrid_pki_directory"] = f"{folder}/pki"  # which it would look for beside its own file
+    if folder and Path(folder) != place.parent:  # it would look beside its own file
+        found |= {name: f"{folder}/{path}" for name, path in beside_inventory().items() if name not in carrier}
     return found
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ COLLECTION = Path(__file__).resolve().parents[2]
 ROLES = COLLECTION / "roles"
 # What the validator of ansible-core understands of a role's option; the rest is documentation.
 VALIDATED = ("type", "choices", "elements", "required", "options")
-
+_BESIDE = re.compile(r"\{\{ *inventory_dir [^}]*\}\}/(.+)")
 
 # What every host of scope system has. They are included without a check of their own, which would cost a task each.
 HOST_ROLES = ("certificates", "database", "ingress", "firewall", "backup")
@@ -43,6 +44,17 @@ def all_names() -> frozenset[str]:
     """Every public variable of every role and entry point."""
     roles = [path.parents[1].name for path in ROLES.glob("*/meta/argument_specs.yml")]
     return frozenset(name for role in roles for spec in _specs(role).values() for name in spec.get("options") or {})
+
+
+@cache
+def beside_inventory() -> dict[str, str]:
+    """The variables whose default is a path beside the inventory, each with that path's part below its folder."""
+    found = {}
+    for role in ("node", *HOST_ROLES):
+        for name, option in role_options(role).items():
+            if match := _BESIDE.fullmatch(str(option.get("default"))):
+                found[name] = match[1]
+    return found
 
 
 def unknown_variable(name: str) -> str | None:

@@ -14,6 +14,8 @@ import pytest
 import yaml
 from ansible.inventory.manager import IGNORED
 
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.variables import beside_inventory
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 ROLES = sorted(path.parents[1].name for path in CHECKOUT.glob("roles/*/meta/argument_specs.yml"))
 
@@ -49,14 +51,15 @@ def test_every_variable_that_is_used_is_documented() -> None:
 
 def test_what_is_kept_beside_an_inventory_is_no_part_of_it() -> None:
     """Ansible reads every file of a folder that it takes for hosts: a password would become the name of one."""
-    beside = re.compile(r"\{\{ *inventory_dir [^}]*\}\}/([^/]+)")
-    kept = {}
-    for role in ROLES:
-        for name, option in options(role).items():
-            if match := beside.match(str(option.get("default", ""))):
-                kept[name] = match[1]
+    kept = beside_inventory()
+    assert kept.keys() == {
+        name
+        for role in ROLES
+        for name, option in options(role).items()
+        if "inventory_dir" in str(option.get("default"))
+    }
     assert {"pygrid_pki_directory", "pygrid_backup_password_file"} <= kept.keys()
-    assert [name for name, entry in kept.items() if not IGNORED.search(entry.encode())] == []
+    assert [name for name, path in kept.items() if not IGNORED.search(path.partition("/")[0].encode())] == []
 
 
 def test_reference_is_up_to_date() -> None:

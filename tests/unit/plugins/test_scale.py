@@ -14,8 +14,9 @@ import pytest
 import yaml
 from ansible.errors import AnsibleError
 
+from ansible_collections.openmined.pygrid.plugins.action import scale_plan
 from ansible_collections.openmined.pygrid.plugins.plugin_utils import scale, scale_file
-from ansible_collections.openmined.pygrid.plugins.plugin_utils.scale import Wanted, make_plan, to_ask
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.scale import Step, Wanted, make_plan, to_ask
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.scale_file import ScaleFile
 
 
@@ -292,3 +293,14 @@ def test_where_the_file_is_and_whether_it_is_read(tmp_path: Path) -> None:
     assert scale_file.is_read(beside, [str(hosts), str(beside)])
     assert scale_file.place_of("", [str(hosts), str(beside)]) == beside
     assert scale_file.place_of("", ["a,b,"]) is None
+
+
+def test_a_worker_that_is_kept_in_another_folder_finds_what_the_controller_keeps() -> None:
+    step = Step("alice-w2", "coming", "alice", "10.0.0.9", carrier="spare1", port=5600, new=True)
+    carrier = {"ansible_host": "10.0.0.9", "inventory_dir": "/grid"}
+    found = scale_plan._variables(step, carrier, {}, Path("/elsewhere/pygrid-scale.yml"))
+    assert found["pygrid_pki_directory"] == "/grid/.pygrid/pki"
+    assert found["pygrid_backup_password_file"] == "/grid/.pygrid/backup-password"
+    assert "pygrid_pki_directory" not in scale_plan._variables(step, carrier, {}, Path("/grid/pygrid-scale.yml"))
+    own = {**carrier, "pygrid_pki_directory": "/pki"}
+    assert scale_plan._variables(step, own, {}, Path("/elsewhere/x.yml"))["pygrid_pki_directory"] == "/pki"
