@@ -40,6 +40,11 @@ def group_id(node: str) -> int:
     return found.pw_gid
 
 
+def readable_by_node(home: Home, node: str) -> tuple[int, int | None]:
+    """Mode and group of a file that the node's account may read and not write; no group where the account has it."""
+    return (0o640, group_id(node)) if home.scope == "system" else (0o600, None)
+
+
 def ensure_account(home: Home, node: str) -> bool:
     """Create the node's account and its group unless they are there; returns whether they were created."""
     name = account_name(node)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ansible_collections.openmined.pygrid.plugins.module_utils.accounts import group_id
+from ansible_collections.openmined.pygrid.plugins.module_utils.accounts import readable_by_node
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.files import (
     locked,
@@ -39,6 +39,5 @@ def edit(
         kept = {worker: key for worker, key in (read_json(node.workers) or {}).items() if worker not in gone}
         after = to_json({**kept, **present})
         if after != before and not dry_run:
-            mode, group = (0o640, group_id(name)) if home.scope == "system" else (0o600, None)
-            write_if_different(node.workers, after, mode, group)
+            write_if_different(node.workers, after, *readable_by_node(home, name))
     return before, after

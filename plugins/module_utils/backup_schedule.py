@@ -18,7 +18,7 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.files import lock
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import SYSTEM_CONFIGURATION, SYSTEM_STATE, Home
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.base import ServiceSpec
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.supervisor import Supervisor
-from ansible_collections.openmined.pygrid.plugins.module_utils.services.systemd import LOCK, SYSTEMCTL, UNITS
+from ansible_collections.openmined.pygrid.plugins.module_utils.services.systemd import LOCK, UNITS, systemctl
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.systemd_units import HEADER
 
 # In scope user nothing understands more of systemd's calendar than these words.
@@ -139,9 +139,9 @@ def set_schedule(home: Home, plan: Plan, again: bool) -> None:
                 write_if_different(path, text, 0o644)
             if plan.local_folder is not None:
                 plan.local_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _systemctl("daemon-reload")
-            _systemctl("enable", _timer(plan.node))
-            _systemctl("restart", _timer(plan.node))
+            systemctl("daemon-reload")
+            systemctl("enable", _timer(plan.node))
+            systemctl("restart", _timer(plan.node))
 
 
 def remove_schedule(home: Home, name: str) -> None:
@@ -153,7 +153,7 @@ def remove_schedule(home: Home, name: str) -> None:
     if not _drop_in(name).exists():
         return
     with locked(LOCK):
-        _systemctl("disable", "--now", _timer(name))
+        systemctl("disable", "--now", _timer(name))
         for path in (_drop_in(name), _service_drop_in(name)):
             path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
@@ -161,7 +161,7 @@ def remove_schedule(home: Home, name: str) -> None:
         if not list(UNITS.glob(f"pygrid-backup@*.timer.d/{DROP_IN}")):
             for suffix in ("service", "timer"):
                 (UNITS / f"pygrid-backup@.{suffix}").unlink(missing_ok=True)
-        _systemctl("daemon-reload")
+        systemctl("daemon-reload")
 
 
 def scheduled_nodes(home: Home) -> list[Plan]:
@@ -215,11 +215,3 @@ def _drop_in(name: str) -> Path:
 
 def _service_drop_in(name: str) -> Path:
     return UNITS / f"pygrid-backup@{name}.service.d" / DROP_IN
-
-
-def _systemctl(*words: str) -> None:
-    done = subprocess.run(
-        [SYSTEMCTL, "--no-ask-password", *words], capture_output=True, text=True, timeout=CALL_SECONDS, check=False
-    )
-    if done.returncode != 0:
-        raise PygridError(f"systemctl {' '.join(words)}: {done.stderr.strip()[-500:]}")

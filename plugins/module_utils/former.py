@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,9 +15,8 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.errors import Pyg
 from ansible_collections.openmined.pygrid.plugins.module_utils.files import read_json, read_text, to_json, write_atomic
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import NodePaths
 from ansible_collections.openmined.pygrid.plugins.module_utils.reports import say
+from ansible_collections.openmined.pygrid.plugins.module_utils.snapshots import delete_snapshots, snapshot
 
-# The snapshot of a large database takes its time, while people wait.
-SNAPSHOT_SECONDS = 3600
 # Begins the names of the snapshots that are kept here; others belong to somebody else.
 PREFIX = "former-"
 # What people are told while it lasts.
@@ -151,26 +148,11 @@ class FormerState:
         """Those that nothing leads back to."""
         known = [read_json(path) or {} for path in (self._node.former_on_trial, self._node.former)]
         wanted = {document.get("snapshot") for document in known} - {None}
-        if (self._node.state / "snapshots").is_dir():
-            for snapshot in self._snapshot(python, "list"):
-                if snapshot["name"].startswith(PREFIX) and snapshot["name"] not in wanted:
-                    self._snapshot(python, "delete", snapshot["name"])
+        delete_snapshots(self._node, python, PREFIX, keep=wanted)
 
     def _snapshot(self, python: Path, action: str, *words: str) -> Any:
-        say(SAID.get(action, f"snapshot: {action}"))
-        result = subprocess.run(
-            [str(python), "-m", "pygrid_node", "snapshot", action, str(self._node.settings), *words],
-            env={"PATH": os.defpath, "HOME": str(self._node.state / "tmp")},
-            cwd=self._node.root,
-            capture_output=True,
-            text=True,
-            timeout=SNAPSHOT_SECONDS,
-            check=False,
-        )
-        if result.returncode != 0:
-            reason = result.stderr.strip()[-500:]
-            raise PygridError(f"{self._node.name}: snapshot {action}: {reason}")
-        return json.loads(result.stdout)
+        say(SAID[action])
+        return snapshot(self._node, python, action, *words)
 
 
 # Tables of syft that people know by another word; without one for what comes along with others.

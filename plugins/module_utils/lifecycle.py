@@ -20,6 +20,7 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.accounts import (
     ensure_account,
     group_id,
     has_account,
+    readable_by_node,
     remove_account,
 )
 from ansible_collections.openmined.pygrid.plugins.module_utils.backup_schedule import remove_schedule
@@ -191,7 +192,7 @@ class Node:
         self._manager.run(self._service)
 
     def _write_files(self) -> None:
-        mode, group = (0o640, group_id(self._wanted.name)) if self._home.scope == "system" else (0o600, None)
+        mode, group = readable_by_node(self._home, self._wanted.name)
         for _what, path, text in self._files():
             write_if_different(path, text, mode, group)
 

@@ -52,7 +52,7 @@ def finish_restore(node: NodePaths, python: Path) -> None:
     node.restore.unlink()
     if pending.snapshot is not None:
         delete_snapshots(node, python, FETCHED)
-        delete_snapshots(node, python, KEPT, keep=pending.kept)
+        delete_snapshots(node, python, KEPT, keep=(pending.kept,))
 
 
 def _keep(node: NodePaths, python: Path, name: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,10 @@ def snapshot(node: NodePaths, python: Path, action: str, *words: str) -> Any:
     return json.loads(result.stdout)
 
 
-def delete_snapshots(node: NodePaths, python: Path, prefix: str, keep: str | None = None) -> None:
-    """Delete the snapshots whose names begin with ``prefix``, but for the one that is to be kept."""
+def delete_snapshots(node: NodePaths, python: Path, prefix: str, keep: Container[str | None] = ()) -> None:
+    """Delete the snapshots whose names begin with ``prefix``, but for those that are to be kept."""
     if not (node.state / "snapshots").is_dir():
         return
     for known in snapshot(node, python, "list"):
-        if known["name"].startswith(prefix) and known["name"] != keep:
+        if known["name"].startswith(prefix) and known["name"] not in keep:
             snapshot(node, python, "delete", known["name"])

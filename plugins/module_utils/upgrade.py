@@ -17,7 +17,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from ansible_collections.openmined.pygrid.plugins.module_utils.accounts import group_id
+from ansible_collections.openmined.pygrid.plugins.module_utils.accounts import readable_by_node
 from ansible_collections.openmined.pygrid.plugins.module_utils.control import call
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.files import read_json, to_json, write_if_different
@@ -164,15 +164,11 @@ class Upgrade:
     def _put_on_trial(self, seconds: int) -> None:
         if self._wanted.kind == "worker":
             return  # it has what its Domain gives it, which is nothing while that is on trial
-        mode, group = self._sharing()
+        mode, group = readable_by_node(self._home, self._wanted.name)
         write_if_different(self._paths.trial, to_json({"seconds": seconds}), mode, group)
 
     def _write(self, former: Former) -> None:
-        mode, group = self._sharing()
+        mode, group = readable_by_node(self._home, self._wanted.name)
         write_if_different(self._paths.settings, former.settings, mode, group)
         if former.workers is not None:
             write_if_different(self._paths.workers, former.workers, mode, group)
-
-    def _sharing(self) -> tuple[int, int | None]:
-        """Mode and group of what the node's account may read."""
-        return (0o640, group_id(self._wanted.name)) if self._home.scope == "system" else (0o600, None)

@@ -91,8 +91,8 @@ class Systemd:
                 path.parent.mkdir(mode=0o755, exist_ok=True)
                 if write_if_different(path, text, 0o644):
                     moved = moved or path.parent.name.endswith(".socket.d")
-            _systemctl("daemon-reload")
-            _systemctl("enable", *self._units(spec.kind, spec.name))
+            systemctl("daemon-reload")
+            systemctl("enable", *self._units(spec.kind, spec.name))
         return moved
 
     def _kind_of(self, name: str) -> str | None:
@@ -126,11 +126,11 @@ class Systemd:
         moved = self._define(spec)
         *sockets, service = self._units(spec.kind, spec.name)
         # Its socket goes on listening meanwhile: who connects now is served by the next process.
-        _systemctl("stop", *(sockets if moved else []), service, seconds=spec.stop_seconds + CALL_SECONDS)
-        _systemctl("reset-failed", service, tolerant=True)
+        systemctl("stop", *(sockets if moved else []), service, seconds=spec.stop_seconds + CALL_SECONDS)
+        systemctl("reset-failed", service, tolerant=True)
         if sockets:
-            _systemctl("start", *sockets)
-        _systemctl("start", "--no-block", service)
+            systemctl("start", *sockets)
+        systemctl("start", "--no-block", service)
 
     def stop(self, name: str, stop_seconds: int) -> None:
         kind = self._kind_of(name)
@@ -150,7 +150,7 @@ class Systemd:
 
     def _stop(self, name: str, stop_seconds: int, *units: str) -> None:
         tick = functools.partial(tell_of_stopping, self._home.node(name), stop_seconds)
-        _systemctl("stop", *units, seconds=stop_seconds + CALL_SECONDS, tick=tick)
+        systemctl("stop", *units, seconds=stop_seconds + CALL_SECONDS, tick=tick)
 
     def remove(self, name: str, stop_seconds: int) -> None:
         kind = self._kind_of(name)
@@ -159,15 +159,15 @@ class Systemd:
         self.stop(name, stop_seconds)
         with locked(LOCK):
             units = self._units(kind, name)
-            _systemctl("disable", *units)
+            systemctl("disable", *units)
             if not set(UNITS.glob(f"pygrid-{kind}@*.service.d/{DROP_IN}")) - {_definition(kind, name)}:
                 for suffix in ("service", "socket"):
                     (UNITS / f"pygrid-{kind}@.{suffix}").unlink(missing_ok=True)
             # That of the service goes last: it tells a run after a kill that there is something left to remove.
             for unit in units:
                 self._remove_drop_in(unit)
-            _systemctl("daemon-reload")
-            _systemctl("reset-failed", *units, tolerant=True)
+            systemctl("daemon-reload")
+            systemctl("reset-failed", *units, tolerant=True)
         self._home.node(name).hold.unlink(missing_ok=True)
 
     @staticmethod
@@ -205,7 +205,7 @@ def _definition(kind: str, name: str) -> Path:
     return UNITS / f"pygrid-{kind}@{name}.service.d" / DROP_IN
 
 
-def _systemctl(
+def systemctl(
     *words: str, tolerant: bool = False, seconds: float = CALL_SECONDS, tick: Callable[[], None] = lambda: None
 ) -> None:
     """Run systemctl; a failure is a PygridError with its own words unless it is to be tolerated.
