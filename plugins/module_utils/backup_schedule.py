@@ -193,7 +193,7 @@ def _process(home: Home) -> ServiceSpec:
 def _files(home: Home, plan: Plan) -> dict[Path, str]:
     """Every file of a node's timer; the templates are shared."""
     command = shlex.join([sys.executable, str(program(home)), "take", home.scope, str(home.root), "%i"])
-    places = [SYSTEM_CONFIGURATION / "nodes", SYSTEM_STATE, home.locks, home.cache.parent]
+    places = [SYSTEM_CONFIGURATION / "nodes", SYSTEM_STATE, home.log, home.locks, home.cache.parent]
     files = {
         UNITS / "pygrid-backup@.service": HEADER
         + SERVICE.format(command=command, writes=" ".join(f"-{place}" for place in places)),

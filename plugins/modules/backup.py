@@ -229,6 +229,9 @@ def main() -> None:
     try:
         result["changes"] = set_up(home, module.params, module.check_mode)
         result["changed"] = bool(result["changes"])
+        if result["changes"]:
+            # Only what differs: most of it holds secrets.
+            result["diff"] = {"prepared": f"backup of {module.params['name']}: {', '.join(result['changes'])}\n"}
         if module.params["state"] == "taken":
             result["changed"] = True
             if not module.check_mode:
