@@ -236,12 +236,20 @@ class Supervisor:
     def stop(self, name: str, stop_seconds: int) -> None:
         if not self.state(name).is_up:
             return
+        ends = time.monotonic() + stop_seconds
+
+        def tick() -> None:
+            if time.monotonic() < ends:
+                tell_of_stopping(self._home.node(name), stop_seconds)
+            else:  # its program may give it more time than this stop does
+                self._tolerating(FAULT_NOT_RUNNING, self._rpc().signalProcess, name, "KILL")
+
         self._tolerating(FAULT_NOT_RUNNING, self._rpc().stopProcess, name, False)
         self._wait_for(
             lambda: self.state(name).state in ("stopped", "failed", "absent"),
             stop_seconds + 30,
             f"{name} did not stop",
-            lambda: tell_of_stopping(self._home.node(name), stop_seconds),
+            tick,
         )
 
     @contextlib.contextmanager

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -149,7 +148,14 @@ class Systemd:
             yield
 
     def _stop(self, name: str, stop_seconds: int, *units: str) -> None:
-        tick = functools.partial(tell_of_stopping, self._home.node(name), stop_seconds)
+        ends = time.monotonic() + stop_seconds
+
+        def tick() -> None:
+            if time.monotonic() < ends:
+                tell_of_stopping(self._home.node(name), stop_seconds)
+            else:  # the unit may give it more time than this stop does
+                systemctl("kill", "--signal=SIGKILL", *units, tolerant=True)
+
         systemctl("stop", *units, seconds=stop_seconds + CALL_SECONDS, tick=tick)
 
     def remove(self, name: str, stop_seconds: int) -> None:
