@@ -37,7 +37,7 @@ class Lease:
     """Who may change a host now.
 
     ``holder``: the run, as only its controller understands it; ``who`` and ``verb``: the same for people; ``since``: by
-    the host's clock, for people; ``boot`` and ``since_boot_seconds``: when it began, by the clock that runs since boot.
+    the host's clock, for people; ``since_boot_seconds``: when it was taken, by the clock that runs since boot.
     """
 
     holder: str
@@ -45,12 +45,15 @@ class Lease:
     verb: str
     seconds: int
     since: float
-    boot: str
     since_boot_seconds: float
 
-    def left_seconds(self, boot: str, now_seconds: float) -> float:
-        """How long it still lasts, 0 when it is over; a reboot starts its time anew."""
-        began = self.since_boot_seconds if self.boot == boot else 0.0
+    def left_seconds(self, now_seconds: float) -> float:
+        """How long it still lasts, 0 when it is over.
+
+        A reboot starts its time anew, and is seen by a clock that shows less than then. The kernel's boot id would tell
+        more, but in a container systemd shows another one to services with ProtectKernelTunables= (seen with 252).
+        """
+        began = self.since_boot_seconds if self.since_boot_seconds <= now_seconds else 0.0
         return max(0.0, began + self.seconds - now_seconds)
 
 
@@ -58,7 +61,7 @@ class HeldError(PygridError):
     """Another run has the lease."""
 
     def __init__(self, lease: Lease) -> None:
-        left_seconds = lease.left_seconds(_boot(), _now_seconds())
+        left_seconds = lease.left_seconds(_now_seconds())
         began = time.strftime("%H:%M:%S", time.localtime(lease.since))
         super().__init__(
             f"{lease.verb} by {lease.who} has been at work here since {began}; wait for its end. If it was cut off, its"
@@ -77,20 +80,20 @@ def current_lease(home: Home) -> Lease | None:
         return None
     if has_ended(lease.holder):
         return None
-    return lease if lease.left_seconds(_boot(), _now_seconds()) else None
+    return lease if lease.left_seconds(_now_seconds()) else None
 
 
 def own_holder(verb: str) -> str:
     """This process of this host as a holder, whose end anybody on the host can see."""
-    return f"{HERE}{verb}:{_boot()}:{os.getpid()}:{_began(os.getpid())}"
+    return f"{HERE}{verb}:{os.getpid()}:{_began(os.getpid())}"
 
 
 def has_ended(holder: str) -> bool:
     """Whether the holder was a process of this host that is not there any more; False for runs of controllers."""
     if not holder.startswith(HERE):
         return False
-    boot, process, began = holder.split(":")[-3:]
-    return boot != _boot() or _began(int(process)) != began
+    process, began = holder.split(":")[-2:]
+    return _began(int(process)) != began
 
 
 def _began(process: int) -> str:
@@ -126,7 +129,7 @@ def hold_lease(
         if present and present.holder != holder and over not in ("*", present.holder):
             raise HeldError(present)
         since = present.since if present and present.holder == holder else time.time()
-        lease = Lease(holder, who, verb, seconds, since, _boot(), _now_seconds())
+        lease = Lease(holder, who, verb, seconds, since, _now_seconds())
         write_atomic(_file(home), to_json(asdict(lease)))
         record = host_record(home)
         record.close(lambda run: run != holder, ends, f"seen when {verb} by {who} began")
@@ -169,10 +172,6 @@ def _releases(home: Home) -> dict[str, str | None]:
 
 def _file(home: Home) -> Path:
     return home.locks / "lease.json"
-
-
-def _boot() -> str:
-    return (read_text(Path("/proc/sys/kernel/random/boot_id")) or "").strip()
 
 
 def _now_seconds() -> float:

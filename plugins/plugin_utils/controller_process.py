@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import hashlib
 import os
@@ -50,8 +51,13 @@ def person(variables: Mapping[str, Any] | None = None) -> str:
 
 
 def _machine() -> str:
-    """A name that is this machine's, and does not tell its id to others."""
+    """A name that is this machine's, and does not tell its id to others.
+
+    A container's is its own whatever image it was made from: it cannot see whether processes outside of it run.
+    """
     identity = _read("/etc/machine-id") or f"{os.uname().nodename} {uuid.getnode()}"
+    with contextlib.suppress(OSError):  # macOS has none
+        identity += os.readlink("/proc/self/ns/pid")
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 

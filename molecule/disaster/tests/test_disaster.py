@@ -22,7 +22,6 @@ MOST_SECONDS = 300
 TAKE_LEASE = """
 import json, time, pathlib
 lease = json.loads(input())
-lease['boot'] = pathlib.Path('/proc/sys/kernel/random/boot_id').read_text().strip()
 lease['since_boot_seconds'] = time.clock_gettime(time.CLOCK_BOOTTIME)
 pathlib.Path('/opt/pygrid/locks/lease.json').write_text(json.dumps(lease))
 """

@@ -44,20 +44,20 @@ def home(tmp_path: Path) -> Home:
 
 
 class TestClock:
-    LEASE = Lease("me", "me@here", "upgrade", 100, 1_700_000_000.0, "boot-1", 1000.0)
+    LEASE = Lease("me", "me@here", "upgrade", 100, 1_700_000_000.0, 1000.0)
 
     def test_it_ends_by_itself(self) -> None:
-        assert self.LEASE.left_seconds("boot-1", 1000.0) == 100
-        assert self.LEASE.left_seconds("boot-1", 1090.0) == 10
-        assert self.LEASE.left_seconds("boot-1", 1101.0) == 0
+        assert self.LEASE.left_seconds(1000.0) == 100
+        assert self.LEASE.left_seconds(1090.0) == 10
+        assert self.LEASE.left_seconds(1101.0) == 0
 
     def test_setting_the_time_changes_nothing(self) -> None:
         moved = replace(self.LEASE, since=0.0)
-        assert moved.left_seconds("boot-1", 1090.0) == 10
+        assert moved.left_seconds(1090.0) == 10
 
     def test_a_reboot_starts_its_time_anew(self) -> None:
-        assert self.LEASE.left_seconds("boot-2", 20.0) == 80
-        assert self.LEASE.left_seconds("boot-2", 101.0) == 0
+        assert self.LEASE.left_seconds(20.0) == 80
+        assert self.LEASE.left_seconds(101.0) == 0
 
 
 def test_only_one_has_it(home: Home) -> None:
