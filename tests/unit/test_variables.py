@@ -64,3 +64,23 @@ def test_what_is_kept_beside_an_inventory_is_no_part_of_it() -> None:
 
 def test_reference_is_up_to_date() -> None:
     subprocess.run([sys.executable, CHECKOUT / "docs" / "reference.py", "--check"], check=True)
+
+
+def test_switches_are_read_as_words_too() -> None:
+    """With ``-e name=false`` a switch is the word "false", which Jinja takes for true."""
+    switches = {name for role in ROLES for name, option in options(role).items() if option["type"] == "bool"}
+    before, as_switch = r"(?:when:|- not|\bif|\bor|\band|\() (?:not )?", r"(?: *\| *default\(\w+\))? *\| *bool"
+    conditions = re.compile(rf"{before}({'|'.join(switches)})\b(?!{as_switch})")
+    for folder in ("roles", "playbooks"):
+        for file in (CHECKOUT / folder).rglob("*.yml"):
+            for line in file.read_text().splitlines():
+                assert line.lstrip().startswith("#") or not conditions.search(line), f"{file}: {line}"
+
+
+def test_plays_leave_out_machines_to_spare() -> None:
+    """A machine to spare may be in the group of all nodes, a Worker that is one now in that of Workers."""
+    for file in (CHECKOUT / "playbooks").glob("*.yml"):
+        for play in yaml.safe_load(file.read_text()):
+            hosts = str(play.get("hosts", ""))
+            if re.fullmatch(r"pygrid(_worker)?(:.*)?", hosts):
+                assert ":!~(pygrid_spare|ungrouped)$" in hosts, f"{file}: {hosts}"
