@@ -110,4 +110,5 @@ class Calls:
         """Let them finish; their report."""
         self.grid.must(self.host, f"touch {self.stop}")
         said, _nothing = self.process.communicate(timeout=seconds)
+        assert self.process.returncode == 0, self.grid.run(self.host, f"tail -20 {FOLDER}/load-*.log").text
         return json.loads(said.splitlines()[-1])
