@@ -104,11 +104,12 @@ class Calls:
         for line in self.process.stdout:
             if line.strip() == "ready":
                 return
-        raise AssertionError(f"the clients did not begin: {self.grid.run(self.host, f'tail -5 {FOLDER}/load-*').text}")
+        said = self.grid.run(self.host, f"tail -n 5 {FOLDER}/load-*.log").text
+        raise AssertionError(f"the clients did not begin: {said}")
 
     def end(self, seconds: float = 120) -> dict[str, Any]:
         """Let them finish; their report."""
         self.grid.must(self.host, f"touch {self.stop}")
         said, _nothing = self.process.communicate(timeout=seconds)
-        assert self.process.returncode == 0, self.grid.run(self.host, f"tail -20 {FOLDER}/load-*.log").text
+        assert self.process.returncode == 0, self.grid.run(self.host, f"tail -n 20 {FOLDER}/load-*.log").text
         return json.loads(said.splitlines()[-1])
