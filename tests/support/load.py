@@ -36,7 +36,7 @@ class Caller(threading.Thread):
 
     def __init__(self, url: str, identity_file: str, stop: Path) -> None:
         super().__init__()
-        self._url, self._stop = url, stop
+        self._url, self._until = url, stop
         self._client = login(url, identity_file)
         self.failed: list[str] = []
         self.waits: list[tuple[float, str, float]] = []
@@ -45,7 +45,7 @@ class Caller(threading.Thread):
     def run(self) -> None:
         kinds = ("datasets", "metadata", "jobs")
         number = 0
-        while not self._stop.exists():
+        while not self._until.exists():
             number += 1
             kind = "submit" if number % SUBMIT_EVERY == 0 else kinds[number % len(kinds)]
             began = time.time()
