@@ -177,7 +177,8 @@ def grid_sweep(grid: Intranet, checkout: Path, tmp_path_factory: pytest.TempPath
     for node, host in HOSTS.items():
         grid.wait_ready(host, node)
     people = People(grid, "work", OLD, ("alice",))
-    people("seed", "alice")
+    if not people("fingerprint", "alice")["datasets"]:  # verbs may be tried one at a time
+        people("seed", "alice")
     job = people("submit", "alice", "0")["job"]
     assert people("result", "alice", job, "60")["status"] == "completed"
     yield Sweep(grid, people, tmp_path_factory.mktemp("faults"), checkout / "docs" / "faults_by_verb.md")
