@@ -94,8 +94,8 @@ class Group:
 
 
 def remove_empty(folder: Path) -> None:
-    """Remove a group; the kernel says for a moment after the last process has ended that it is busy."""
-    deadline = time.monotonic() + 10
+    """Remove a group; after the last process has ended the kernel says that it is busy, under load for many seconds."""
+    deadline = time.monotonic() + 60
     while True:
         try:
             folder.rmdir()
