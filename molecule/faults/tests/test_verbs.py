@@ -120,7 +120,7 @@ class Sweep:
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             )  # fmt: skip
             began = time.monotonic()
-            while f"start of: {verb.moment}" not in (record.read_text() if record.exists() else ""):
+            while f" : {verb.moment}\n" not in (record.read_text() if record.exists() else ""):
                 assert process.poll() is None, f"{verb.name} never came to {verb.moment}: {log.read_text()[-3000:]}"
                 time.sleep(0.2)
             time.sleep(1.5)  # in its middle
@@ -162,7 +162,7 @@ class Sweep:
 def reason(run: Run) -> str:
     """What a run that failed said first, as the cell of a table."""
     if run.returncode == 0:
-        return "the run waited and ended well"
+        return "the run ended well"
     lines = [line.strip() for line in run.output.splitlines()]
     errors = [line.partition("]: ")[2] for line in lines if line.startswith("[ERROR]: ")]
     assert errors, run.output[-3000:]
