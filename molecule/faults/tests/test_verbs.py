@@ -86,7 +86,7 @@ VERBS = (
     Verb(
         "rollback",
         ("rollback", "-e", "pygrid_confirm=true"),
-        "Return the Network and the Domains",
+        "Return the Network and the Domains to their former release and data",
         ("upgrade", "-e", f"pygrid_version={NEW}"),
     ),
 )
