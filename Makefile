@@ -15,7 +15,7 @@ TOOLS := $(if $(I),server,deploy)
 PLAYBOOK := .tools/$(TOOLS)/bin/ansible-playbook $(if $(I),-i "$(I)")
 CHECK := .tools/test/bin/python tests/run.py
 
-.PHONY: help deploy preflight demo scale resize status credentials upgrade rollback backup restore remove test lint unit sanity e2e scenario bench bench-backups bench-servers bench-life lock clean deploy-tools server-tools test-tools
+.PHONY: help deploy preflight demo scale resize status credentials upgrade rollback backup restore remove test lint unit sanity clouds e2e scenario bench bench-backups bench-servers bench-life lock clean deploy-tools server-tools test-tools
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -56,10 +56,10 @@ restore: $(TOOLS)-tools ## Give nodes back what a backup knew: EXTRA="--limit al
 remove: $(TOOLS)-tools ## Take the grid away (its data too: EXTRA="-e pygrid_remove_data=true")
 	@$(PLAYBOOK) playbooks/remove.yml $(EXTRA)
 
-test: test-tools ## Run every check: lint, unit, sanity, e2e, molecule
+test: test-tools ## Run every check: lint, unit, sanity, clouds, e2e, molecule
 	@$(CHECK)
 
-lint unit sanity e2e: test-tools ## Run one part of the checks
+lint unit sanity clouds e2e: test-tools ## Run one part of the checks
 	@$(CHECK) $@
 
 scenario: test-tools ## Run one molecule scenario: make scenario S=name

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run the project's checks, all of them even when one fails, and say at the end how each went.
 
-`make test` runs everything, `make lint` (unit, sanity, e2e) one part, `make scenario S=name` one molecule scenario.
-Everything is two lanes side by side, because each alone keeps little more than one processor busy: what needs this
-machine only, and the molecule scenarios. What a step of theirs prints is shown when it ends, so that they do not mix.
+`make test` runs everything, `make lint` (unit, sanity, clouds, e2e) one part, `make scenario S=name` one molecule
+scenario. Everything is two lanes side by side, because each alone keeps little more than one processor busy: what needs
+this machine only, and the molecule scenarios. What a step prints is shown when it ends, so that they do not mix.
 """
 
 from __future__ import annotations
@@ -197,6 +197,11 @@ def e2e(run: Runner) -> None:
         run.step("e2e", sys.executable, "-m", "pytest", "tests/e2e")
 
 
+def clouds(run: Runner) -> None:
+    """Inventories against API servers of clouds on this machine."""
+    run.step("clouds", sys.executable, "-m", "pytest", "tests/clouds")
+
+
 def syft_environment(run: Runner) -> bool:
     """Have a Python with syft, for clients; tests find it as PYGRID_TEST_PYTHON."""
     environment = CACHE / "syft-env"
@@ -232,12 +237,13 @@ PARTS: dict[str, Callable[[Runner], None]] = {
     "unit": unit,
     "sanity": sanity,
     "e2e": e2e,
+    "clouds": clouds,
     "molecule": molecule,
 }
 
 
 #: Side by side, when everything is run.
-LANES = ((lint, unit, sanity, e2e), (molecule,))
+LANES = ((lint, unit, sanity, clouds, e2e), (molecule,))
 
 
 def environment() -> dict[str, str]:

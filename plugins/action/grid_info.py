@@ -22,6 +22,7 @@ from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid import (
     kind_of,
 )
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid_checks import find_problems, find_warnings
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.machines import FAILED
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.packages import add_packages
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.release_source import find_source
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.scale import FIRST_PORT
@@ -42,6 +43,7 @@ class ActionModule(ActionBase):
         problems: list[tuple[str, str]] = []
         nodes, spare = self._hosts(task_vars["groups"])
         problems.extend(_unread_file(task_vars))
+        problems.extend(("inventory", f"not all of it could be seen: {told}") for told in task_vars.get(FAILED) or [])
         grid = self._read(task_vars["hostvars"], nodes, spare, problems)
         if not problems:
             problems.extend(find_problems(grid))

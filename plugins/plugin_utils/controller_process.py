@@ -57,7 +57,7 @@ def _machine() -> str:
     """
     identity = _read("/etc/machine-id") or f"{os.uname().nodename} {uuid.getnode()}"
     with contextlib.suppress(OSError):  # macOS has none
-        identity += os.readlink("/proc/self/ns/pid")
+        identity += str(Path("/proc/self/ns/pid").readlink())
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 

@@ -42,6 +42,7 @@ def test_every_variable_that_is_used_is_documented() -> None:
     groups = {"pygrid_network", "pygrid_domain", "pygrid_worker", "pygrid_spare"}
     groups |= {"pygrid_scale", "pygrid_scale_staying", "pygrid_resize_order"}  # of a run
     groups |= {"pygrid_rollout", "pygrid_rollout_failed"}
+    groups |= {"pygrid_grid", "pygrid_role", "pygrid_name"}  # tags of machines
     used = set()
     for folder in ("roles", "playbooks", "inventories"):
         for file in (CHECKOUT / folder).rglob("*.yml"):

@@ -71,7 +71,7 @@ VERBS = (
     Verb("backup", ("backup",), "Set up the backup of the node"),
     Verb(
         "restore",
-        ("restore", "--limit", "alice", "-e", "pygrid_restore_overwrite=true"),
+        ("restore", "--limit", "alice,alice-w1", "-e", "pygrid_restore_overwrite=true"),
         "Bring the backup to the host",
     ),
     Verb("scale out", workers(2), "Run the node", workers(1), workers=2),
