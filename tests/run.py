@@ -31,6 +31,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 CACHE = CHECKOUT / ".cache"
 TOOLS = CHECKOUT / ".tools" / "test" / "bin"
 HOME = CACHE / "home"
+PRISM = "@stoplight/prism-cli@5"
 SYFT_LOCK = "roles/node/files/locks/syft-0.9.5.txt"
 #: A molecule scenario with this file in its folder is only run by name; the file says why.
 BY_HAND = "by-hand.txt"
@@ -199,6 +200,13 @@ def e2e(run: Runner) -> None:
 
 def clouds(run: Runner) -> None:
     """Inventories against API servers of clouds on this machine."""
+    # Checks requests and answers with the description of a cloud's API.
+    if shutil.which("npm"):
+        folder = CACHE / "prism"
+        if run.step("prism", "npm", "install", "--silent", "--no-audit", "--prefix", folder, PRISM):
+            run.environment["PYGRID_TEST_PRISM"] = str(folder / "node_modules" / ".bin" / "prism")
+    else:
+        run.leave_out("prism", "npm is not there")
     run.step("clouds", sys.executable, "-m", "pytest", "tests/clouds")
 
 

@@ -135,7 +135,9 @@ class InventoryModule(CloudInventory):
             return PygridError(
                 f"{error}; give them as the AWS command line takes them (environment, profile, role of this machine)"
             )
-        if isinstance(error, (exceptions.HTTPClientError, ResponseParserError)):
+        if isinstance(error, (exceptions.ResponseStreamingError, exceptions.IncompleteReadError, ResponseParserError)):
+            return PassingError(f"the answer breaks off: {str(error).splitlines()[0][:200]}")
+        if isinstance(error, exceptions.HTTPClientError):
             return PassingError(str(error))
         return PygridError(f"{type(error).__name__}: {error}")
 

@@ -52,6 +52,7 @@ addresses: [public]
 """
 
 from collections.abc import Iterable, Iterator
+from json import JSONDecodeError
 from typing import Any
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
@@ -132,7 +133,7 @@ class InventoryModule(CloudInventory):
                     f"{sentence}; the account needs the role Reader; docs/inventories.md has a smaller one"
                 )
             return PygridError(sentence)
-        if isinstance(error, (AzureError, OSError, ValueError)):  # no connection, or an answer that breaks off
+        if isinstance(error, (AzureError, OSError, JSONDecodeError)):  # no connection, or an answer that breaks off
             return PassingError(f"{type(error).__name__}: {sentence}")
         return PygridError(f"{type(error).__name__}: {sentence}")
 
@@ -145,7 +146,7 @@ def _key(resource: str) -> str:
 def _state(machine: Any) -> str:
     statuses = (machine.instance_view.statuses if machine.instance_view else None) or []
     codes = [status.code.partition("/") for status in statuses if status.code]
-    return next((state for kind, _, state in codes if kind == "PowerState"), "")
+    return next((state for kind, _slash, state in codes if kind == "PowerState"), "")
 
 
 def _addresses(machine: Any, interfaces: dict[str, Any], public: dict[str, str | None]) -> dict[str, str]:

@@ -50,6 +50,7 @@ filters:
 """
 
 from collections.abc import Iterable, Iterator
+from json import JSONDecodeError
 from typing import Any
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
@@ -106,7 +107,7 @@ class InventoryModule(CloudInventory):
 
         if isinstance(error, HttpResponseError) and error.status_code:
             return _explained(error.status_code, {"message": error.reason})
-        if isinstance(error, (AzureError, OSError, ValueError)):  # no connection, or an answer that breaks off
+        if isinstance(error, (AzureError, OSError, JSONDecodeError)):  # no connection, or an answer that breaks off
             return PassingError(f"{type(error).__name__}: {error}")
         return PygridError(f"{type(error).__name__}: {error}")
 

@@ -89,7 +89,7 @@ class InventoryModule(CloudInventory):
         options = {"api_endpoint": self.get_option("endpoint")} if self.get_option("endpoint") else {}
         client = compute_v1.InstancesClient(credentials=self._credentials, client_options=options)
         request = compute_v1.AggregatedListInstancesRequest(
-            project=place, filter="labels.pygrid_grid:*", max_results=PAGE_SIZE, return_partial_success=False
+            project=place, filter="labels.pygrid_grid:*", max_results=PAGE_SIZE
         )
         for page in client.aggregated_list(request, retry=None, timeout=self.seconds()).pages:
             missing = list(page.unreachables)
@@ -105,6 +105,7 @@ class InventoryModule(CloudInventory):
         """What Google or its SDK said, and what to do about it."""
         from google.api_core import exceptions
         from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
+        from google.protobuf.json_format import ParseError
 
         if isinstance(error, (DefaultCredentialsError, GoogleAuthError)) and not isinstance(error, TransportError):
             return PygridError(f"{error}; run gcloud auth application-default login, or name a service_account_file")
@@ -115,7 +116,7 @@ class InventoryModule(CloudInventory):
             if status in (401, 403):
                 return PygridError(f"{error}; the account needs compute.instances.list in {place or 'the project'}")
             return PygridError(str(error))
-        if isinstance(error, (exceptions.RetryError, TransportError, OSError, ValueError)):
+        if isinstance(error, (exceptions.RetryError, TransportError, ParseError, OSError)):
             return PassingError(f"{type(error).__name__}: {error}")
         return PygridError(f"{type(error).__name__}: {error}")
 

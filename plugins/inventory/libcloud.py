@@ -138,5 +138,5 @@ def _tags(found: Any) -> Iterator[tuple[str, str]]:
         if isinstance(entry, Mapping):
             yield str(entry.get("key") or entry.get("name") or ""), str(entry.get("value") or "")
         else:
-            name, _, value = str(entry).partition(":")
+            name, _colon, value = str(entry).partition(":")
             yield name, value

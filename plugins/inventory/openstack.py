@@ -50,6 +50,7 @@ addresses: [public]
 """
 
 from collections.abc import Iterable, Iterator
+from json import JSONDecodeError
 from typing import Any
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
@@ -111,7 +112,7 @@ class InventoryModule(CloudInventory):
             return PygridError(f"{error}; the account needs the role reader in its project")
         if isinstance(error, keystone.ConnectFailure) or status == 429 or status >= 500:
             return PassingError(str(error))
-        if isinstance(error, (OSError, ValueError)):  # an answer that breaks off, of which no JSON can be read
+        if isinstance(error, (OSError, JSONDecodeError)):  # an answer that breaks off, of which no JSON can be read
             return PassingError(f"{type(error).__name__}: {error}")
         return PygridError(f"{type(error).__name__}: {error}")
 

@@ -135,7 +135,10 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):
             raise PygridError("\n  ".join(["not all of it could be listed", *problems]))
         for problem in problems:
             self.display.warning(f"{self.CLOUD}: left out, {problem}")
-        return [machine for machines in answers.good.values() for machine in machines]
+        # Some clouds have one list for all of their regions.
+        regions = self.get_option("regions")
+        found = (machine for machines in answers.good.values() for machine in machines)
+        return [machine for machine in found if not regions or machine.region in regions]
 
     def _list(self, place: str) -> list[Machine]:
         return self._explained(place, lambda place: list(self.list_machines(place)))

@@ -81,7 +81,7 @@ def ask_all(
                 done.put((place, None, error))
 
     # Daemons: a connection that does not come to an end must not keep the command from ending.
-    for _ in range(min(limits.threads, len(places))):
+    for _number in range(min(limits.threads, len(places))):
         threading.Thread(target=work, daemon=True).start()
     answers: Answers[Place, Answer] = Answers({}, {})
     missing = dict.fromkeys(places)

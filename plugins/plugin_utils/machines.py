@@ -175,8 +175,8 @@ def _add(claim: Claim, choice: Choice, found: Found) -> None:
     if address is None:
         found.problems.append(
             f"{machine}: {host} has no address of the kinds {', '.join(choice.addresses)}"
-            f" (state: {machine.state or 'unknown'}; it has {_known_addresses(machine)}); start it, leave it out with"
-            " the option filters, or name another kind with the option addresses"
+            f" (state: {shown(machine.state) or 'unknown'}; it has {_known_addresses(machine)}); start it, leave it out"
+            " with the option filters, or name another kind with the option addresses"
         )
         return
     other = found.hosts.get(host)

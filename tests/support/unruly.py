@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -45,13 +46,15 @@ class Request:
 class UnrulyProxy:
     """A proxy and what it saw.
 
-    ``choose``: returns what is to happen to a request, if anything; ``rewrite``: what is sent on instead of its body.
+    ``choose``: returns what is to happen to a request, if anything; ``rewrite``: what is sent on instead of its body;
+    ``tls``: to listen with HTTPS, for SDKs that want nothing else.
     """
 
     upstream: tuple[str, int]
     choose: Callable[[Request], Fault | None] = lambda _request: None
     rewrite: Callable[[str], str] = lambda body: body
     latency_seconds: float = 0.0
+    tls: ssl.SSLContext | None = None
     requests: list[Request] = field(default_factory=list)
     url: str = ""
 
@@ -104,8 +107,10 @@ class UnrulyProxy:
 
         with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
             server.daemon_threads = True
+            if self.tls:
+                server.socket = self.tls.wrap_socket(server.socket, server_side=True)
+            self.url = f"http{'s' if self.tls else ''}://127.0.0.1:{server.server_address[1]}"
             threading.Thread(target=server.serve_forever, daemon=True).start()
-            self.url = f"http://127.0.0.1:{server.server_address[1]}"
             try:
                 yield self
             finally:
@@ -115,6 +120,7 @@ class UnrulyProxy:
         connection = http.client.HTTPConnection(*self.upstream, timeout=300)
         with contextlib.closing(connection):
             headers = {name: value for name, value in request.headers.items() if name not in HOP_BY_HOP}
+            headers["X-Forwarded-Host"] = request.headers["host"]
             connection.request(request.method, request.path, self.rewrite(request.body).encode(), headers)
             answer = connection.getresponse()
             kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in HOP_BY_HOP]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from ansible.template import Templar
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid_checks import NAME
@@ -177,6 +177,7 @@ class TestChoice:
 
 @settings(max_examples=400, deadline=None)
 @given(MACHINES)
+@example([Machine("aws", "i-1", region="eu", state="\x1f", tags={"pygrid_grid": "heart", "pygrid_role": "network"})])
 def test_whatever_tags_say(machines: list[Machine]) -> None:
     """Every claim becomes a host or a sentence; names are names; nothing is a template; a cache changes nothing."""
     found = find_hosts(machines, Choice())
