@@ -67,7 +67,7 @@ class Azure:
             self.public[subscription].append(address)
 
     def answer(self, path: str, query: dict[str, str], base: str) -> tuple[int, dict[str, Any]]:
-        _, _, subscription, *rest = path.split("/")
+        subscription, *rest = path.split("/")[2:]
         if subscription not in self.machines:
             return 403, {"error": {"code": "AuthorizationFailed", "message": "The client does not have authorization"}}
         kind = "/".join(rest)

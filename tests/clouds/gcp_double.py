@@ -96,7 +96,7 @@ class Compute:
     def knows(self, authorization: str) -> bool:
         """Whether it is a signed token of the account that has not run out (RFC 7519)."""
         try:
-            signed, _, signature = authorization.removeprefix("Bearer ").rpartition(".")
+            signed, _dot, signature = authorization.removeprefix("Bearer ").rpartition(".")
             self.key.public_key().verify(_decoded(signature), signed.encode(), PKCS1v15(), SHA256())
             claims = json.loads(_decoded(signed.partition(".")[2]))
         except (InvalidSignature, ValueError):
