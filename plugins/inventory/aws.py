@@ -158,11 +158,10 @@ class InventoryModule(CloudInventory):
     def _client(self, region: str | None) -> Any:
         from botocore.config import Config
 
-        # A session is not safe to be shared by threads; its parts are read once for all of them.
         config = Config(
             connect_timeout=self.seconds(), read_timeout=self.seconds(), retries={"mode": "standard", "max_attempts": 3}
         )
-        session = self._session()
+        session = self._session()  # one for each thread: it is not safe to be shared
         region = region or session.region_name or os.environ.get("AWS_REGION") or FIRST_REGION
         return session.client("ec2", region_name=region, config=config)
 
