@@ -4,8 +4,8 @@
 """Run the project's checks, all of them even when one fails, and say at the end how each went.
 
 `make test` runs everything, `make lint` (unit, sanity, clouds, e2e) one part, `make scenario S=name` one molecule
-scenario. Everything is two lanes side by side, because each alone keeps little more than one processor busy: what needs
-this machine only, and the molecule scenarios. What a step prints is shown when it ends, so that they do not mix.
+scenario. Everything is three lanes side by side, because none alone keeps a whole processor busy: the short checks, the
+promises to users, the molecule scenarios. What a step prints is shown when it ends, so that they do not mix.
 """
 
 from __future__ import annotations
@@ -251,7 +251,7 @@ PARTS: dict[str, Callable[[Runner], None]] = {
 
 
 #: Side by side, when everything is run.
-LANES = ((lint, unit, sanity, clouds, e2e), (molecule,))
+LANES = ((lint, unit, sanity, clouds), (e2e,), (molecule,))
 
 
 def environment() -> dict[str, str]:
@@ -296,7 +296,7 @@ def main() -> None:
 
 
 def everything(run: Runner) -> None:
-    """Run all parts in two lanes, after what both of them need was installed; without what other tests stand for."""
+    """Run all parts in lanes, after what they need was installed; without what other tests stand for."""
     run.environment["PYTEST_ADDOPTS"] = '-m "not thorough"'
     install_servers(run.step)
     prepare(run.step, set().union(*(images(CHECKOUT / "molecule" / name) for name in scenarios())))

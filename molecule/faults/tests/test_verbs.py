@@ -217,9 +217,8 @@ class TestFaults:
     def test_the_disk_is_full(self, grid_sweep: Sweep, verb: Verb) -> None:
         grid_sweep.undo(verb)
         disk = grid_sweep.grid.lab.machine("alice")
-        disk.free_space(1)
         try:
-            run = grid_sweep.grid.play(*verb.words, timeout_seconds=1800)
+            run = grid_sweep.in_the_middle(verb, lambda: disk.free_space(0))
         finally:
             disk.free_space(None)
         grid_sweep.whole(verb, "disk of the Domain's host full", reason(run))
