@@ -73,6 +73,7 @@ VERBS = (
         "restore",
         ("restore", "--limit", "alice,alice-w1", "-e", "pygrid_restore_overwrite=true"),
         "Bring the backup to the host",
+        ("backup",),
     ),
     Verb("scale out", workers(2), "Run the node", workers(1), workers=2),
     Verb("scale in", workers(1), "Remove the node", workers(2)),
@@ -187,7 +188,7 @@ def grid_sweep(grid: Intranet, checkout: Path, tmp_path_factory: pytest.TempPath
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
 class TestFaults:
-    """In the order of the table; backups come first, since a restore needs one."""
+    """In the order of the table."""
 
     def test_the_controller_is_killed_at_every_task(self, grid_sweep: Sweep, verb: Verb, tmp_path: Path) -> None:
         grid_sweep.undo(verb)
