@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -253,7 +254,7 @@ class Machine:
         self.write("etc/ld.so.preload", f"/{library}\n")
 
     def free_space(self, leave_mb: int | None) -> None:
-        """Leave only so much free space on the host's own disk; None gives all of it back."""
+        """Leave only so much free space on the host's own disk; 0 leaves none to anybody, None gives all of it back."""
         if not self.host.disk_mb:
             raise LabError(f"{self.host.name} has no disk of its own; make it with a size (disk_mb, or up --disk-mb)")
         ballast = self.disk / "ballast"
@@ -262,6 +263,11 @@ class Machine:
         if leave_mb is None:
             return
         status = os.statvfs(self.disk)
-        size = status.f_bavail * status.f_frsize - (leave_mb << 20)
+        # Those who write meanwhile take some of it as well; the last of it is written out, also what is root's alone.
+        size = status.f_bavail * status.f_frsize - ((leave_mb or 64) << 20)
         if size > 0:
             run("fallocate", "-l", str(size), ballast)
+        if not leave_mb:
+            with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
+                while file.write(bytes(1 << 20)):
+                    pass
