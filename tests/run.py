@@ -25,6 +25,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from threading import Lock
 
+from lab import machine
 from lab.prepare import images, install_servers, prepare
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -207,6 +208,11 @@ def clouds(run: Runner) -> None:
             run.environment["PYGRID_TEST_PRISM"] = str(folder / "node_modules" / ".bin" / "prism")
     else:
         run.leave_out("prism", "npm is not there")
+    # A Docker daemon that is nobody else's, and is not installed.
+    if machine.can_install():
+        folder = CACHE / "dockerd"
+        if run.step("dockerd", sys.executable, "-m", "tests.support.dockerd", folder):
+            run.environment["PYGRID_TEST_DOCKERD"] = str(folder)
     run.step("clouds", sys.executable, "-m", "pytest", "tests/clouds")
 
 

@@ -21,6 +21,7 @@ options:
   docker_hosts:
     description:
       - Docker daemons, as C(DOCKER_HOST) names them. When empty, the one of the environment.
+      - C(DOCKER_TLS_VERIFY) and C(DOCKER_CERT_PATH) say how those with V(tcp://) are reached by TLS.
     type: list
     elements: str
     default: []
@@ -55,7 +56,9 @@ docker_hosts: [ssh://operator@big1, ssh://operator@big2]
 """
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
@@ -66,6 +69,8 @@ from ansible_collections.openmined.pygrid.plugins.plugin_utils.cloud_inventory i
 )
 
 ENVIRONMENT = "the environment's"
+# What lies in DOCKER_CERT_PATH, by the options of community.docker's connection.
+CERTIFICATES = {"ca_path": "ca.pem", "client_cert": "cert.pem", "client_key": "key.pem"}
 
 
 class InventoryModule(CloudInventory):
@@ -85,13 +90,15 @@ class InventoryModule(CloudInventory):
         """The containers of one daemon: one call, since their list says all that is needed."""
         import docker
 
-        if place == ENVIRONMENT:
-            client = docker.DockerClient.from_env(timeout=self.seconds())
-        else:
-            client = docker.DockerClient(
-                base_url=place, timeout=self.seconds(), use_ssh_client=place.startswith("ssh://")
-            )
-        with contextlib.closing(client):
+        arguments = docker.utils.kwargs_from_env()
+        if place != ENVIRONMENT:
+            arguments["base_url"] = place
+        if not arguments.get("base_url", "").startswith("tcp://"):
+            arguments.pop("tls", None)
+        by_ssh = arguments.get("base_url", "").startswith("ssh://")
+        with contextlib.closing(
+            docker.DockerClient(timeout=self.seconds(), use_ssh_client=by_ssh, **arguments)
+        ) as client:
             for container in client.api.containers(all=True, filters={"label": "pygrid_grid"}):
                 yield self._machine(container, place)
 
@@ -102,9 +109,9 @@ class InventoryModule(CloudInventory):
 
         if isinstance(error, APIError):
             return (PassingError if error.is_server_error() or error.status_code == 429 else PygridError)(str(error))
-        if isinstance(error, (Timeout, ChunkedEncodingError)):
+        if isinstance(error, (Timeout, ChunkedEncodingError, ConnectionError)):
             return PassingError(str(error))
-        if isinstance(error, (DockerException, ConnectionError)):
+        if isinstance(error, DockerException):  # what it meets before it knows the daemon's version
             return PygridError(f"{error}; does the daemon run, and may this account use it?")
         return PygridError(f"{type(error).__name__}: {error}")
 
@@ -112,9 +119,15 @@ class InventoryModule(CloudInventory):
         """With ``docker exec`` a container needs no SSH server, and no address that the controller reaches."""
         if self.get_option("connection") == "ssh":
             return {}
+        daemon = os.environ.get("DOCKER_HOST", "") if machine.region == ENVIRONMENT else machine.region
         variables = {"ansible_connection": "community.docker.docker_api", "ansible_docker_host": machine.id}
-        if machine.region != ENVIRONMENT:
-            variables["ansible_docker_docker_host"] = machine.region
+        if daemon:
+            variables["ansible_docker_docker_host"] = daemon
+        if daemon.startswith("tcp://") and os.environ.get("DOCKER_TLS_VERIFY"):
+            folder = Path(os.environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
+            variables["ansible_docker_validate_certs"] = "true"
+            for option, file in CERTIFICATES.items():
+                variables[f"ansible_docker_{option}"] = str(folder / file)
         return variables
 
     def _machine(self, container: dict[str, Any], place: str) -> Machine:

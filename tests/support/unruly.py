@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 # Of these a body is sent one byte at a time.
 SLOW_BYTE_SECONDS = 0.5
@@ -46,11 +48,12 @@ class Request:
 class UnrulyProxy:
     """A proxy and what it saw.
 
+    ``upstream``: host and port, or a socket in the file system;
     ``choose``: returns what is to happen to a request, if anything; ``rewrite``: what is sent on instead of its body;
     ``tls``: to listen with HTTPS, for SDKs that want nothing else.
     """
 
-    upstream: tuple[str, int]
+    upstream: tuple[str, int] | Path
     choose: Callable[[Request], Fault | None] = lambda _request: None
     rewrite: Callable[[str], str] = lambda body: body
     latency_seconds: float = 0.0
@@ -117,7 +120,12 @@ class UnrulyProxy:
                 server.shutdown()
 
     def _forward(self, request: Request) -> tuple[int, list[tuple[str, str]], bytes]:
-        connection = http.client.HTTPConnection(*self.upstream, timeout=300)
+        if isinstance(self.upstream, Path):
+            connection = http.client.HTTPConnection("localhost", timeout=300)
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.connect(str(self.upstream))
+        else:
+            connection = http.client.HTTPConnection(*self.upstream, timeout=300)
         with contextlib.closing(connection):
             headers = {name: value for name, value in request.headers.items() if name not in HOP_BY_HOP}
             headers["X-Forwarded-Host"] = request.headers["host"]
