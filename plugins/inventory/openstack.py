@@ -13,7 +13,7 @@ description:
   - Finds servers by their metadata C(pygrid_grid), C(pygrid_role), C(pygrid_name) and C(pygrid_domain), and makes them
     the groups and hosts that every playbook of this collection understands.
   - Credentials are found as the OpenStack command line finds them, in C(clouds.yaml) or in the environment.
-  - An address is V(public) when it is a floating one. V(private) takes fixed addresses, IPv4 before IPv6.
+  - An address is V(public) when it is a floating one, or one that all of the internet could reach; IPv4 before IPv6.
 options:
   plugin:
     description: Says that a file is for this plugin.
@@ -50,6 +50,7 @@ addresses: [public]
 """
 
 from collections.abc import Iterable, Iterator
+from ipaddress import ip_address
 from json import JSONDecodeError
 from typing import Any
 
@@ -110,7 +111,9 @@ class InventoryModule(CloudInventory):
             return PygridError(f"{error}; is the region right?")
         if status == 403:
             return PygridError(f"{error}; the account needs the role reader in its project")
-        if isinstance(error, keystone.ConnectFailure) or status == 429 or status >= 500:
+        if isinstance(error, keystone.SSLError):
+            return PygridError(f"{error}; does clouds.yaml name the authority (cacert) that its certificate is of?")
+        if isinstance(error, keystone.ConnectionError) or status == 429 or status >= 500:
             return PassingError(str(error))
         if isinstance(error, (OSError, JSONDecodeError)):  # an answer that breaks off, of which no JSON can be read
             return PassingError(f"{type(error).__name__}: {error}")
@@ -136,6 +139,7 @@ class InventoryModule(CloudInventory):
         known = [entry for name, entries in networks.items() if not wanted or name in wanted for entry in entries]
         found: dict[str, str] = {}
         for entry in sorted(known, key=lambda entry: entry["version"]):
-            kind = "public" if entry.get("OS-EXT-IPS:type") == "floating" else "private"
+            is_floating = entry.get("OS-EXT-IPS:type") == "floating"
+            kind = "public" if is_floating or ip_address(entry["addr"]).is_global else "private"
             found.setdefault(kind, entry["addr"])
         return found

@@ -83,6 +83,16 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield answering
 
 
+@pytest.fixture(scope="session")
+def mimic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Port of a server that answers as Rackspace's cloud does, which is an OpenStack of theirs; made by Rackspace."""
+    port, folder = free_port(), tmp_path_factory.mktemp("mimic")
+    listen = f"tcp:port={port}:interface=127.0.0.1"
+    words = [sys.executable, "-m", "twisted", "--log-file", str(folder / "twisted.log"), "mimic", "--listen", listen]
+    with server(folder / "log", *words, port=port) as answering:
+        yield answering
+
+
 @dataclass(frozen=True)
 class Prism:
     """A proxy that checks requests and answers with the description of an API; made by Stoplight, from npm."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,7 @@ def test_a_failure_that_stays_is_told_and_nobody_is_left_out_in_silence(
 
 def test_pages(proxy: UnrulyProxy, tmp_path: Path) -> None:
     """moto's pages are of reservations, so that small ones can be had of few machines."""
-    proxy.rewrite = lambda body: body.replace("MaxResults=1000", "MaxResults=5")
+    proxy.rewrite = lambda request: replace(request, body=request.body.replace("MaxResults=1000", "MaxResults=5"))
     whole = listing(proxy, tmp_path, regions=[MANY])
     assert len(whole.hosts) == MANY_MACHINES
     pages = [request for request in proxy.requests if "NextToken=" in request.body]

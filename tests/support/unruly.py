@@ -49,13 +49,13 @@ class UnrulyProxy:
     """A proxy and what it saw.
 
     ``upstream``: host and port, or a socket in the file system;
-    ``choose``: returns what is to happen to a request, if anything; ``rewrite``: what is sent on instead of its body;
+    ``choose``: returns what is to happen to a request, if anything; ``rewrite``: what is sent on instead of a request;
     ``tls``: to listen with HTTPS, for SDKs that want nothing else.
     """
 
     upstream: tuple[str, int] | Path
     choose: Callable[[Request], Fault | None] = lambda _request: None
-    rewrite: Callable[[str], str] = lambda body: body
+    rewrite: Callable[[Request], Request] = lambda request: request
     latency_seconds: float = 0.0
     tls: ssl.SSLContext | None = None
     requests: list[Request] = field(default_factory=list)
@@ -119,7 +119,7 @@ class UnrulyProxy:
             finally:
                 server.shutdown()
 
-    def _forward(self, request: Request) -> tuple[int, list[tuple[str, str]], bytes]:
+    def _forward(self, came: Request) -> tuple[int, list[tuple[str, str]], bytes]:
         if isinstance(self.upstream, Path):
             connection = http.client.HTTPConnection("localhost", timeout=300)
             connection.sock = socket.socket(socket.AF_UNIX)
@@ -127,9 +127,17 @@ class UnrulyProxy:
         else:
             connection = http.client.HTTPConnection(*self.upstream, timeout=300)
         with contextlib.closing(connection):
+            request = self.rewrite(came)
             headers = {name: value for name, value in request.headers.items() if name not in HOP_BY_HOP}
             headers["X-Forwarded-Host"] = request.headers["host"]
-            connection.request(request.method, request.path, self.rewrite(request.body).encode(), headers)
+            connection.request(request.method, request.path, request.body.encode(), headers)
             answer = connection.getresponse()
             kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in HOP_BY_HOP]
-            return answer.status, kept, answer.read()
+            return answer.status, kept, self._as_ours(answer.read())
+
+    def _as_ours(self, content: bytes) -> bytes:
+        """What a server says of its own address, so that further requests come by here too."""
+        if isinstance(self.upstream, Path):
+            return content
+        host, port = self.upstream
+        return content.replace(f"http://{host}:{port}".encode(), self.url.encode())

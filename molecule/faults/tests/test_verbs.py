@@ -76,7 +76,7 @@ VERBS = (
         ("backup",),
     ),
     Verb("scale out", workers(2), "Run the node", workers(1), workers=2),
-    Verb("scale in", workers(1), "Remove the node", workers(2)),
+    Verb("scale in", workers(1), "Drain and remove the Worker", workers(2)),
     Verb(
         "upgrade",
         ("upgrade", "-e", f"pygrid_version={NEW}"),
