@@ -22,15 +22,22 @@ GROUPS = {
 
 
 def fill(port: int, user: str) -> None:
-    """Create the grid's servers in two regions, and one server that is none of its."""
+    """Create the grid's servers in two regions, and one server that is none of its in each."""
     for region, nodes in NODES.items():
-        driver = get_driver("rackspace")(user, "key", region=region.lower(), secure=False, ex_force_auth_url=auth(port))
-        size, image = driver.list_sizes()[0], driver.list_images()[0]
-        driver.create_node(name="blog", size=size, image=image)
-        for role, name, domain in nodes:
-            tags = {"pygrid_grid": "heart", "pygrid_role": role, "pygrid_name": name, "pygrid_domain": domain}
-            tags = {tag: value for tag, value in tags.items() if value}
-            driver.create_node(name=f"machine-{name}", size=size, image=image, ex_metadata=tags)
+        named = [
+            {"pygrid_grid": "heart", "pygrid_role": role, "pygrid_name": name, "pygrid_domain": domain}
+            for role, name, domain in nodes
+        ]
+        create(port, user, region, [{}, *({tag: value for tag, value in tags.items() if value} for tags in named)])
+
+
+def create(port: int, user: str, region: str, metadata: list[dict[str, str]]) -> None:
+    """Create a server for each metadata."""
+    driver = get_driver("rackspace")(user, "key", region=region.lower(), secure=False, ex_force_auth_url=auth(port))
+    size, image = driver.list_sizes()[0], driver.list_images()[0]
+    for tags in metadata:
+        name = f"machine-{tags.get('pygrid_name', 'blog')}"
+        driver.create_node(name=name, size=size, image=image, ex_metadata=tags)
 
 
 def auth(port: int) -> str:
