@@ -15,7 +15,7 @@ TOOLS := $(if $(I),server,deploy)
 PLAYBOOK := .tools/$(TOOLS)/bin/ansible-playbook $(if $(I),-i "$(I)")
 CHECK := .tools/test/bin/python tests/run.py
 
-.PHONY: help deploy preflight demo scale resize status credentials upgrade rollback backup restore remove test lint unit sanity clouds e2e scenario bench bench-backups bench-servers bench-life lock clean deploy-tools server-tools test-tools
+.PHONY: help deploy preflight demo scale resize status credentials upgrade rollback backup restore remove test lint unit sanity clouds e2e scenario bench bench-backups bench-servers bench-life bench-inventories lock clean deploy-tools server-tools test-tools
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -76,6 +76,9 @@ bench-servers: test-tools ## Measure deploys to 1, 4 and 8 hosts of a lab
 
 bench-life: test-tools ## Measure what upgrades cost those who use a grid, on a host of a lab
 	@.tools/test/bin/python tests/benchmarks/life.py
+
+bench-inventories: test-tools ## Measure the AWS inventory beside amazon.aws.aws_ec2
+	@PATH="$(CURDIR)/.tools/test/bin:$$PATH" .tools/test/bin/python tests/benchmarks/inventories.py $(EXTRA)
 
 lock: deploy-tools ## Renew the lock files of the tool environments (requirements/lock.py: of the releases)
 	@for name in deploy server test; do .tools/deploy/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes --no-header --cache-dir .cache/uv --output-file requirements/$$name.txt requirements/$$name.in || exit 1; done

@@ -54,6 +54,7 @@ filters:
 """
 
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -97,6 +98,11 @@ class InventoryModule(CloudInventory):
     NAME = "openmined.pygrid.aws"
     CLOUD = "AWS"
     NEEDS = (("boto3", "boto3"),)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._making = threading.Lock()
+        self._session: Any = None
 
     def places(self) -> Iterable[str]:
         """The regions that were named, or all that are enabled for the account."""
@@ -156,16 +162,19 @@ class InventoryModule(CloudInventory):
         ]
 
     def _client(self, region: str | None) -> Any:
+        """A client of one region; those of one session share what botocore has read of EC2, some 20 MB."""
         from botocore.config import Config
 
         config = Config(
             connect_timeout=self.seconds(), read_timeout=self.seconds(), retries={"mode": "standard", "max_attempts": 3}
         )
-        session = self._session()  # one for each thread: it is not safe to be shared
-        region = region or session.region_name or os.environ.get("AWS_REGION") or FIRST_REGION
-        return session.client("ec2", region_name=region, config=config)
+        with self._making:  # clients may be used side by side, and not be made so
+            if self._session is None:
+                self._session = self._new_session()
+            region = region or self._session.region_name or os.environ.get("AWS_REGION") or FIRST_REGION
+            return self._session.client("ec2", region_name=region, config=config)
 
-    def _session(self) -> Any:
+    def _new_session(self) -> Any:
         import boto3
 
         session = boto3.session.Session(profile_name=self.get_option("profile") or None)

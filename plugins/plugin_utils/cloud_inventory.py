@@ -14,7 +14,6 @@ import importlib
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
 from typing import Any, ClassVar
 
 from ansible.errors import AnsibleParserError
@@ -116,7 +115,7 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):
             return [Machine(**facts) for facts in json.loads(self._cache[key])]
         machines = self._ask()
         # As one text: cache plugins that keep JSON files spend most of their time on nested values otherwise.
-        self._cache[key] = json.dumps([asdict(machine) for machine in machines])
+        self._cache[key] = json.dumps([vars(machine) for machine in machines])
         return machines
 
     def _key(self) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid_checks import NAME
@@ -221,4 +221,4 @@ def host_variables(found: Found) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 def facts(machine: Machine) -> dict[str, Any]:
     """The machine as a variable, the way it can be written to a cache and read back."""
-    return {name: plain(value) for name, value in asdict(machine).items()}
+    return {name: plain(value) for name, value in vars(machine).items()}

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from ansible.utils.unsafe_proxy import wrap_var
@@ -23,10 +24,15 @@ def plain(value: Any) -> Any:
     ansible-core 2.19 has to be told so, or ansible-inventory writes ``{"__ansible_unsafe": "alice"}`` for it. Any other
     string is left untrusted there, and before 2.19 marked as what must not be evaluated.
     """
+    if isinstance(value, str):
+        return _plain_text(value)
     if isinstance(value, Mapping):
         return {plain(name): plain(item) for name, item in value.items()}
-    if not isinstance(value, str):
-        return value
-    if "{" in value or "#" in value:
-        return wrap_var(value)
-    return trust_as_template(value) if trust_as_template else value
+    return value
+
+
+@lru_cache(maxsize=10_000)  # of thousands of machines most regions, types and names of tags are the same
+def _plain_text(text: str) -> str:
+    if "{" in text or "#" in text:
+        return wrap_var(text)
+    return trust_as_template(text) if trust_as_template else text

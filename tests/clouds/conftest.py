@@ -9,11 +9,8 @@ import contextlib
 import gzip
 import os
 import shutil
-import socket
 import ssl
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,35 +18,9 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.support.servers import free_port, moto_server, server
+
 CHECKOUT = Path(__file__).resolve().parents[2]
-START_SECONDS = 60
-
-
-def free_port() -> int:
-    with contextlib.closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-@contextlib.contextmanager
-def server(log: Path, *command: str, port: int, environment: dict[str, str] | None = None) -> Iterator[int]:
-    """Run a server until the end of the block; returns when its port answers."""
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        )
-        try:
-            end = time.monotonic() + START_SECONDS
-            while True:
-                assert process.poll() is None, f"{command[0]} ended: {log.read_text()[-2000:]}"
-                assert time.monotonic() < end, f"{command[0]} does not answer: {log.read_text()[-2000:]}"
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                    break
-                time.sleep(0.1)
-            yield port
-        finally:
-            process.terminate()
-            process.wait(30)
 
 
 @dataclass(frozen=True)
@@ -77,10 +48,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @pytest.fixture(scope="session")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Port of a server that answers as AWS does."""
-    port = free_port()
-    log = tmp_path_factory.mktemp("moto") / "log"
-    with server(log, sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port), port=port) as answering:
-        yield answering
+    with moto_server(tmp_path_factory.mktemp("moto") / "log") as port:
+        yield port
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from tests.clouds.conftest import Authority, Prism, free_port, server
+from tests.clouds.conftest import Authority, Prism
 from tests.clouds.digitalocean_double import TOKEN
 from tests.support.inventory import Listing, list_inventory, write_source
+from tests.support.servers import free_port, server
 from tests.support.unruly import RESET, TRUNCATED, Fault, UnrulyProxy
 
 DOUBLE = Path(__file__).with_name("digitalocean_double.py")

@@ -1,0 +1,53 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Running API servers on the loopback address."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+START_SECONDS = 60
+
+
+def free_port() -> int:
+    """A port of the loopback address on which nobody listens."""
+    with contextlib.closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@contextlib.contextmanager
+def server(log: Path, *command: str, port: int, environment: dict[str, str] | None = None) -> Iterator[int]:
+    """Run a server until the end of the block; yields its port as soon as it answers."""
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+        try:
+            end = time.monotonic() + START_SECONDS
+            while True:
+                assert process.poll() is None, f"{command[0]} ended: {log.read_text()[-2000:]}"
+                assert time.monotonic() < end, f"{command[0]} does not answer: {log.read_text()[-2000:]}"
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                    break
+                time.sleep(0.1)
+            yield port
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+@contextlib.contextmanager
+def moto_server(log: Path) -> Iterator[int]:
+    """Run a server that answers as AWS does; yields its port."""
+    port = free_port()
+    with server(log, sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port), port=port) as answering:
+        yield answering
