@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from ansible.errors import AnsibleError
@@ -23,6 +24,7 @@ from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid import (
 )
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid_checks import find_problems, find_warnings
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.machines import FAILED
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.observer import read_token
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.packages import add_packages
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.release_source import find_source
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.scale import FIRST_PORT
@@ -83,6 +85,7 @@ class ActionModule(ActionBase):
                 continue
             try:
                 source = find_source(values["pygrid_version"], values["pygrid_lock_file"] or None)
+                observer = _observer_token(values["pygrid_observer_token_file"])
             except PygridError as error:
                 problems.append((host, str(error)))
                 continue
@@ -91,7 +94,7 @@ class ActionModule(ActionBase):
             except AnsibleError as error:
                 problems.append((host, f"ansible_host cannot be worked out from other hosts' variables: {error}"))
                 continue
-            nodes[host] = build_node(host, kind, values, location, source.summary())
+            nodes[host] = build_node(host, kind, values, location, source.summary(), observer)
             all_values[host] = values
         grid = build_grid(nodes, all_values, {host: _spare(host, hostvars[host]) for host in spare})
         add_packages(grid)
@@ -150,6 +153,11 @@ def _unfinished(hostvars: Any, hosts: list[str]) -> Iterator[tuple[str, str]]:
             host,
             f"a run of scale.yml was cut off before it had ended ({what}); run scale.yml again, it goes on there",
         )
+
+
+@cache
+def _observer_token(path: str) -> str | None:
+    return read_token(path) if path else None
 
 
 def _location(host: str, variables: Any) -> str:

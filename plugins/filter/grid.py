@@ -15,6 +15,7 @@ from ansible_collections.openmined.pygrid.plugins.plugin_utils.report import (
     format_summary,
     status_rows,
 )
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.seen import SEEN
 
 # Registered results of the steps that change a node, and what that is called when the result does not tell.
 STEPS = {
@@ -145,7 +146,8 @@ def _status_rows(grid: Mapping[str, Any], hostvars: Mapping[str, Any]) -> list[d
     """One record for each node of the grid, from what this run has read."""
     known = {host: Known.of(hostvars[host]) for host in grid["nodes"]}
     late_hours = {host: float(hostvars[host].get("pygrid_backup_late_hours", LATE_HOURS)) for host in grid["nodes"]}
-    return list(status_rows(grid, known, certificate_expiry(grid, hostvars), late_hours))
+    seen = next((hostvars[host].get(SEEN) for host in grid["nodes"]), None)
+    return list(status_rows(grid, known, certificate_expiry(grid, hostvars), late_hours, seen))
 
 
 def _state_of(variables: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -66,12 +66,14 @@ def _server(port: int) -> socket.socket:
 
 def serve(ports: Iterable[Port], token: str, seconds: float) -> None:
     """Answer visitors until all that are expected have come, ``end`` is called, or the time is over."""
+    with _open_door(token) as door:
+        _serve(ports, token, seconds, door)
+
+
+def _serve(ports: Iterable[Port], token: str, seconds: float, door: socket.socket) -> None:
     over = time.monotonic() + seconds
-    selector = selectors.DefaultSelector()
     waiting = 0
-    with socket.socket(socket.AF_UNIX) as door:
-        door.bind(_door(token))
-        door.listen()
+    with selectors.DefaultSelector() as selector:
         selector.register(door, selectors.EVENT_READ)
         for port in ports:
             if port.server:
@@ -93,6 +95,13 @@ def end(token: str) -> None:
     """End the listener of this machine; one that is gone already need not hear it."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as visitor:
         visitor.connect(_door(token))
+
+
+def _open_door(token: str) -> socket.socket:
+    door = socket.socket(socket.AF_UNIX)
+    door.bind(_door(token))
+    door.listen()
+    return door
 
 
 def _door(token: str) -> str:
@@ -130,8 +139,10 @@ def _read_line(connection: socket.socket, most: int) -> bytes:
 
 def in_background(ports: list[Port], token: str, seconds: float) -> None:
     """Serve in a process of its own, which the end of the caller and of its SSH session leaves alone."""
+    door = _open_door(token)  # from now on, so that nobody can call ``end`` too early
     middle = os.fork()
     if middle:
+        door.close()
         os.waitpid(middle, 0)
         return
     try:
@@ -140,7 +151,7 @@ def in_background(ports: list[Port], token: str, seconds: float) -> None:
             null = os.open(os.devnull, os.O_RDWR)
             for stream in (0, 1, 2):
                 os.dup2(null, stream)
-            serve(ports, token, seconds)
+            _serve(ports, token, seconds, door)
     finally:
         # nothing of Ansible's wrapper may run a second time
         os._exit(0)

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.accounts import account_name
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.observer import token_digest
 
 KINDS = ("network", "domain", "worker")
 # A Network or a Domain closes its connections and writes its last rows.
@@ -158,8 +159,20 @@ def kind_of(groups: list[str]) -> tuple[str | None, str | None]:
     return None, "it is in the group pygrid, but in none of pygrid_network, pygrid_domain and pygrid_worker"
 
 
-def build_node(host: str, kind: str, values: dict[str, Any], location: str, release_source: dict[str, str]) -> Node:
-    """The node that validated variables describe; ``release_source`` is the controller's part of its release."""
+def build_node(
+    host: str,
+    kind: str,
+    values: dict[str, Any],
+    location: str,
+    release_source: dict[str, str],
+    observer_token: str | None = None,
+) -> Node:
+    """The node that validated variables describe.
+
+    Args:
+        release_source: the controller's part of its release.
+        observer_token: with which its nodes may be asked who belongs to them; None when nobody may.
+    """
     system = values["pygrid_scope"] == "system"
     name = values["pygrid_name"] or host
     address = values["pygrid_listen_address"]
@@ -194,6 +207,8 @@ def build_node(host: str, kind: str, values: dict[str, Any], location: str, rele
     _add_url(node, values)
     _add_kind(node, values)
     node.backup = backup_repository(values["pygrid_backup_repository"], name)
+    if observer_token and kind != "worker":
+        node.settings["observer_digest"] = token_digest(observer_token, kind, name)
     if system:
         node.settings["notify"] = True
         if values["pygrid_blob_store"] == "s3":

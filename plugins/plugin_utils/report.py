@@ -12,7 +12,12 @@ from typing import Any
 
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.controller_process import is_dead
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.rollout import path_problems, version_of
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.seen import unknown, unmanaged
 
+UNREAD = (
+    "version", "release", "uptime_seconds", "backlog", "certificate", "wanted_release", "drift", "last_change",
+    "backup",
+)  # fmt: skip
 LOCAL_STEPS = (
     "  make demo         a federated training over both Domains' private data (playbooks/demo.yml)",
     "  make status       who is up and what each Worker does (playbooks/status.yml)",
@@ -131,10 +136,12 @@ def status_rows(
     known: Mapping[str, Known],
     certificates: Mapping[str, Mapping[str, Any]],
     late_hours: Mapping[str, float],
+    seen: Mapping[str, Any] | None = None,
 ) -> Iterable[dict[str, Any]]:
     """One plain record for each node of the grid; what could not be read is None.
 
     late_hours: for each host, from which age on the last backup is too old.
+    seen: what the nodes themselves say of who belongs to them; those that the inventory lacks come last.
     """
     for host, node in grid["nodes"].items():
         state = known[host].node
@@ -148,7 +155,7 @@ def status_rows(
             "release": state.get("release"),
             "service": service,
             "health": health.get("status") or ("no answer" if service == "running" else service),
-            "reasons": health.get("reasons") or [],
+            "reasons": [*(health.get("reasons") or []), *filter(None, [unknown(node, grid, seen)])],
             "uptime_seconds": time.time() - health["started_at"] if health.get("started_at") else None,
             "jobs": health.get("jobs") or {},
             "backlog": (health.get("queue") or {}).get("backlog"),
@@ -162,6 +169,27 @@ def status_rows(
             "backup_problem": backup_problem(state.get("backup"), late_hours.get(host, 48), time.time()),
             "details": health,
         }
+    yield from (_unmanaged_row(member) for member in unmanaged(grid, seen))
+
+
+def _unmanaged_row(member: Mapping[str, Any]) -> dict[str, Any]:
+    """A node of which nobody told us but the grid; it was not read."""
+    where = member["url"] or f"of {member['domain']}"
+    kind = member["kind"].capitalize()
+    return {
+        **dict.fromkeys(UNREAD),
+        "node": member["name"],
+        "kind": member["kind"],
+        "url": member["url"],
+        "service": "unreachable",
+        "health": "not in the inventory",
+        "reasons": [f"the grid knows this {kind} ({where}), and the inventory has no machine for it"],
+        "jobs": {},
+        "doing": member["status"].lower(),
+        "drift_unknown": "it is not in the inventory",
+        "backup_problem": "",
+        "details": {},
+    }
 
 
 def backup_problem(backup: Mapping[str, Any] | None, late_hours: float, now: float) -> str:

@@ -5,22 +5,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import re
+import secrets
 import signal
 import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from support.grid import LocalGrid
+from support.grid import CHECKOUT, LocalGrid
+from support.inventory import list_inventory, write_source
+from support.playbook import run_playbook
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.lease import hold_lease
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, open_home
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.supervisor import Supervisor
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.observer import node_token
 
 # The output that tells what is being waited for.
 FOLLOWED = {"ANSIBLE_STDOUT_CALLBACK": "openmined.pygrid.progress", "PYGRID_PROGRESS_SECONDS": "2"}
@@ -31,7 +38,11 @@ NODES = ("net", "alice", "bob", "alice-w1", "bob-w1")
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalGrid]:
     """A deployed grid, in the order a promise is tested: check mode, converge, converge again, check mode again."""
-    grid = LocalGrid(tmp_path_factory.mktemp("g"), first_port=17000)
+    root = tmp_path_factory.mktemp("g")
+    token = root / "observer"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    grid = LocalGrid(root, first_port=17000, variables={"pygrid_observer_token_file": str(token)})
     try:
         fresh = grid.play("deploy", "--check", "--diff")
         assert fresh.returncode == 0, fresh.output
@@ -67,6 +78,55 @@ def test_a_running_node_does_not_go_through_the_link_to_its_release(grid: LocalG
 
 def test_network_lists_both_domains_as_active(grid: LocalGrid) -> None:
     assert grid.client("peers", "net") == {"alice": "ACTIVE", "bob": "ACTIVE"}
+
+
+def test_the_inventory_asks_the_grid_who_belongs_to_it(grid: LocalGrid, tmp_path: Path) -> None:
+    source = write_source(tmp_path / "zz.yml", "grid", network=grid.url("net"), token_file=str(grid.root / "observer"))
+    found = list_inventory(grid.write_inventory(), source, environment={})
+    told = {node["name"]: node for node in found.hosts["alice"]["pygrid_seen"]["nodes"]}
+    assert {name: node["kind"] for name, node in told.items()} == {
+        "net": "network", "alice": "domain", "bob": "domain", "alice-w1": "worker", "bob-w1": "worker",
+    }  # fmt: skip
+    assert (told["alice"]["status"], told["alice"]["url"]) == ("ACTIVE", grid.url("alice"))
+    assert (told["bob-w1"]["status"], told["bob-w1"]["domain"]) == ("idle", "bob")
+    assert "pygrid_unmanaged" not in found.groups
+    alone = list_inventory(source, environment={})
+    assert alone.groups == {"pygrid_unmanaged": sorted(NODES)}
+    # Bob's Worker is a node without a machine, and carol's machine has no node.
+    document = grid.inventory()
+    del document["pygrid"]["children"]["pygrid_worker"]["hosts"]["bob-w1"]
+    spare = {"pygrid_domain_port": grid.first_port + 20, "pygrid_domain_queue_port": grid.first_port + 21}
+    document["pygrid"]["children"]["pygrid_domain"]["hosts"]["carol"] = spare
+    (tmp_path / "hosts.json").write_text(json.dumps(document))
+    status = run_playbook(
+        ["ansible-playbook", "-i", str(tmp_path), "playbooks/status.yml"], CHECKOUT, os.environ, timeout_seconds=120
+    )
+    assert status.returncode == 0, status.output
+    assert re.search(r"^ *bob-w1 +worker .*not in the inventory", status.output, re.MULTILINE), status.output
+    assert "the inventory has no machine for it" in status.output
+    assert "carol: the Network knows no Domain of this name" in status.output
+
+
+def test_nobody_else_is_told_who_belongs_to_the_grid(grid: LocalGrid, tmp_path: Path) -> None:
+    token = (grid.root / "observer").read_text()
+
+    def ask(shown: str) -> tuple[int, dict[str, Any]]:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", grid.ports["alice"], timeout=10)) as connection:
+            connection.request("GET", "/internal/members", headers={"Authorization": shown})
+            answer = connection.getresponse()
+            return answer.status, json.load(answer)
+
+    for wrong in ("", "Bearer", f"Bearer {token}", f"Bearer {node_token(token, 'domain', 'bob')}"):
+        assert ask(wrong) == (401, {"error": "this needs the observer's token"})
+    status, document = ask(f"Bearer {node_token(token, 'domain', 'alice')}")
+    assert (status, [member["name"] for member in document["members"]]) == (200, ["alice-w1"])
+    other = tmp_path / "other"
+    other.touch(mode=0o600)
+    other.write_text(secrets.token_hex(32))
+    source = write_source(tmp_path / "zz.yml", "grid", network=grid.url("net"), token_file=str(other))
+    assert "it has another token" in " ".join(list_inventory(source, environment={}).errors.split())
+    other.chmod(0o644)
+    assert "others may read" in " ".join(list_inventory(source, environment={}).errors.split())
 
 
 def test_each_domain_has_its_worker(grid: LocalGrid) -> None:
@@ -109,12 +169,14 @@ def test_only_the_account_itself_can_read_the_grid(grid: LocalGrid) -> None:
 
 def test_secrets_stand_in_the_identity_and_nowhere_else(grid: LocalGrid) -> None:
     """Every secret by its value: in no log, setting, argument list, environment or output of a verbose run."""
-    secrets = {}
+    token = (grid.root / "observer").read_text()
+    known = {token: "the observer's token"}
+    known |= {node_token(token, "domain", name): f"the observer's token for {name}" for name in ("alice", "bob")}
     for name in NODES:
         for key, value in grid.identity(name).items():
             if key in ("private_key", "root_password", "queue_secret_key"):
-                secrets[value] = f"{key} of {name}"
-    assert len(secrets) == 2 + 3 + 3 + 1 + 1, "net: 2, a Domain: 3, a Worker: 1"
+                known[value] = f"{key} of {name}"
+    assert len(known) == 3 + 2 + 3 + 3 + 1 + 1, "observer: 3, net: 2, a Domain: 3, a Worker: 1"
     verbose = grid.deploy("-vvv")
     places = {"output of a deploy with -vvv": verbose.output}
     for file in grid.home.rglob("*"):
@@ -123,7 +185,7 @@ def test_secrets_stand_in_the_identity_and_nowhere_else(grid: LocalGrid) -> None
     for pid, command in grid.processes().items():
         places[f"arguments of {pid}"] = command
         places[f"environment of {pid}"] = Path(f"/proc/{pid}/environ").read_text(errors="replace")
-    leaks = [f"{what} in {place}" for place, text in places.items() for value, what in secrets.items() if value in text]
+    leaks = [f"{what} in {place}" for place, text in places.items() for value, what in known.items() if value in text]
     assert leaks == []
 
 

@@ -61,10 +61,10 @@ def run(command: list[str], environment: Mapping[str, str], timeout_seconds: int
     )
 
 
-def list_inventory(*sources: Path, environment: Mapping[str, str], arguments: tuple[str, ...] = ()) -> Listing:
-    """List one or several sources together."""
+def list_inventory(*sources: Path, environment: Mapping[str, str], within: list[str] | None = None) -> Listing:
+    """List one or several sources together; ``within``: the words that bring a command to another network."""
     began = time.monotonic()
     words = [word for source in sources for word in ("-i", source)]
-    done = run(["ansible-inventory", *map(str, words), "--list", *arguments], environment)
+    done = run([*(within or []), "ansible-inventory", *map(str, words), "--list"], environment)
     document = json.loads(done.stdout) if done.stdout.strip().startswith("{") else {}
     return Listing(done.returncode, document, done.stderr, time.monotonic() - began)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.inventory import list_inventory, write_source
+
 if TYPE_CHECKING:
     from tests.support.intranet import Intranet
 
@@ -63,6 +65,22 @@ def test_jobs_read_and_write_large_objects_on_another_host(grid: Intranet, tmp_p
     assert done == {"status": "completed", "value": expected}
     copy = grid.client("big_job", grid.url("alice"), identity, "60")
     assert copy == {"status": "completed", "same": True}
+
+
+def test_the_inventory_asks_the_grid_who_belongs_to_it(grid: Intranet, tmp_path: Path) -> None:
+    """Through TLS, as a controller does that is one of the intranet's machines."""
+    token = grid.pki.with_name(f"observer-{grid.lab.name}")
+    options = {"network": grid.url("net"), "token_file": str(token), "partial": "fail"}
+    source = write_source(tmp_path / "zz.yml", "grid", ca_file=str(grid.authority), **options)
+    found = list_inventory(source, environment={}, within=grid.lab.inside())
+    assert found.groups == {"pygrid_unmanaged": ["alice", "alice-w1", "bob", "bob-w1", "net"]}, found.errors
+    seen = {node["name"]: node for node in found.hosts["net"]["pygrid_seen"]["nodes"]}
+    assert {seen[name]["status"] for name in ("alice", "bob")} == {"ACTIVE"}
+    without = list_inventory(
+        write_source(tmp_path / "zz.yml", "grid", **options), environment={}, within=grid.lab.inside()
+    )
+    assert not without.hosts
+    assert "certificate" in without.errors.lower()
 
 
 def test_status_shows_the_grid(grid: Intranet) -> None:

@@ -19,7 +19,7 @@ from prometheus_client import generate_latest
 
 from pygrid_node.database import LOST_EXIT_CODE
 from pygrid_node.job_process import JobLauncher
-from pygrid_node.worker_slot import slot_name, slot_uid
+from pygrid_node.slots import slot_name, slot_uid
 from pygrid_node.worker_state import SlotState, WorkerState, metrics_of
 
 

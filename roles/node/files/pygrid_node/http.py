@@ -31,7 +31,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from . import blob_gate, peer_door
+from . import blob_gate, members, peer_door
 from .environment import syft_version
 from .errors import NodeError
 from .service_manager import ServiceManager
@@ -171,7 +171,8 @@ def _door_only(app: ASGIApp) -> ASGIApp:
 
     async def door(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
-        if scope["type"] == "http" and path != peer_door.PATH and not path.startswith(f"{blob_gate.PATH}/"):
+        is_open = path in (peer_door.PATH, members.PATH) or path.startswith(f"{blob_gate.PATH}/")
+        if scope["type"] == "http" and not is_open:
             await JSONResponse({"error": "there is nothing for people here"}, 404)(scope, receive, send)
             return
         await app(scope, receive, send)

@@ -21,7 +21,8 @@ from syft.types.uid import UID
 from . import queue_producer
 from .database import Health
 from .peers import PeerMonitor, PeerState, uid_text
-from .settings import Settings
+from .settings import MOST_PROCESSES, Settings
+from .slots import slot_uid
 from .trial import Trial
 
 logger = logging.getLogger(__name__)
@@ -92,6 +93,23 @@ class Inspection:
             logger.warning("status: %s", type(error).__name__)
             return {}
         return document
+
+    def members(self) -> dict[str, Any]:
+        """The node itself, and who belongs to it: a Network's Domains, a Domain's Workers. Empty without a database."""
+        if self.database_problem():
+            return {}
+        if self._settings.kind == "network":
+            found = [state.full() for state in self._monitor.states() if state.kind == "domain"]
+        else:
+            workers = self.workers()
+            # A worker of several processes is registered as often; it is one node.
+            further = {slot_uid(one.uid, number) for one in workers for number in range(2, MOST_PROCESSES + 1)}
+            found = [
+                {"name": worker.name, "uid": worker.uid, "kind": "worker", "url": "", "status": worker.state}
+                for worker in workers
+                if worker.uid not in further
+            ]
+        return {"kind": self._settings.kind, "name": self._settings.name, "members": found}
 
     def peers(self) -> list[PeerState]:
         """The peers as last seen."""

@@ -59,6 +59,7 @@ def run(settings: Settings, identity: Identity) -> int:
     from .association import Associations
     from .control import control_routes
     from .inspection import Inspection
+    from .members import member_routes
     from .metrics import make_registry, server_metrics
     from .peer_door import peer_routes
     from .peers import PeerMonitor
@@ -80,6 +81,8 @@ def run(settings: Settings, identity: Identity) -> int:
     if channel is not None:
         app.include_router(channel)
     app.include_router(peer_routes(server))
+    if settings.observer_digest is not None:
+        app.include_router(member_routes(settings.observer_digest, inspection.members))
     _add_upstream_routes(app, server)
     monitor.start()
     place = f"{settings.listen.host}:{settings.listen.port}"

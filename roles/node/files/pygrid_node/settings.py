@@ -39,8 +39,8 @@ _COMMON = {
     "client_certificate_file", "log_level", "stop_with_parent", "notify", "trial_file",
 }  # fmt: skip
 _OWN_KEYS = {
-    "network": {"auto_approve_domains", "listen_nodes"},
-    "domain": {"queue", "listen_nodes"},
+    "network": {"auto_approve_domains", "listen_nodes", "observer_digest"},
+    "domain": {"queue", "listen_nodes", "observer_digest"},
     "worker": {"domain", "pool", "orphaned_jobs", "processes"},
 }
 
@@ -109,6 +109,7 @@ class Settings:
         notify: speak with systemd, and take its sockets.
         trial_file: while it is there when the node starts, the node is on trial (trial.Trial); None for never.
         processes: how many jobs a worker runs at the same time.
+        observer_digest: SHA-256 (hex) of the token with which one may ask who belongs to the node; None: nobody may.
     """
 
     kind: str
@@ -136,6 +137,7 @@ class Settings:
     pool: str = "default-pool"
     orphaned_jobs: str = "requeue"
     processes: int = 1
+    observer_digest: str | None = None
 
     @property
     def data_directory(self) -> Path:
@@ -215,6 +217,8 @@ def parse_settings(document: Any, digest: str = "") -> Settings:
         common["database_connections"] = fields.number("database_connections", least, _MOST_CONNECTIONS)
     if fields.has("listen_nodes"):  # not for a worker, whose keys have no such name
         common["listen_nodes"] = _listen(fields, "listen_nodes")
+    if fields.has("observer_digest"):
+        common["observer_digest"] = _digest(fields, "observer_digest")
     if kind == "network":
         return Settings(**common, auto_approve_domains=fields.boolean("auto_approve_domains", False))
     if kind == "domain":
@@ -226,6 +230,13 @@ def parse_settings(document: Any, digest: str = "") -> Settings:
         orphaned_jobs=fields.choice("orphaned_jobs", ORPHAN_POLICIES, "requeue"),
         processes=processes,
     )
+
+
+def _digest(fields: Fields, key: str) -> str:
+    text = fields.text(key)
+    if len(text) != 64 or not _HEX.fullmatch(text):
+        raise fields.wrong(key, "must be a SHA-256 in hex")
+    return text
 
 
 def _listen(fields: Fields, key: str = "listen") -> Listen:

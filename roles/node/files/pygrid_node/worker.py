@@ -33,8 +33,9 @@ from .job_process import JobLauncher, run_upstream_job
 from .registry import Registry, open_database
 from .service_manager import ServiceManager
 from .settings import MAIN_CONNECTIONS, MOST_PROCESSES, Settings
+from .slots import slot_uid
 from .sockets import Sockets
-from .worker_slot import Access, Slot, slot_uid
+from .worker_slot import Access, Slot
 from .worker_state import WorkerState, metrics_of
 
 if TYPE_CHECKING:

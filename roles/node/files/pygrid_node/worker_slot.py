@@ -10,12 +10,10 @@ became of the job's process.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import queue
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +22,7 @@ from .identity import Identity
 from .job_process import Ended, JobLauncher
 from .queue_client import QueueClient
 from .settings import Settings
+from .slots import slot_name, slot_uid
 from .worker_state import SlotState
 
 if TYPE_CHECKING:
@@ -35,23 +34,6 @@ log = logging.getLogger("pygrid_node.worker")
 _RETRY_SECONDS = 2.0
 _GOODBYE_SECONDS = 1.0
 _DEREGISTER_SECONDS = 1.5
-
-
-def slot_uid(uid: str, number: int) -> str:
-    """The uid (hex) of a worker's slot: that of the worker for the first, and for others derived from it.
-
-    Args:
-        uid: the worker's own uid (hex).
-        number: from 1.
-    """
-    if number == 1:
-        return uid
-    return uuid.UUID(bytes=hashlib.sha256(f"{uid}:{number}".encode()).digest()[:16], version=4).hex
-
-
-def slot_name(name: str, number: int) -> str:
-    """The name under which a slot is registered: alice-w1, alice-w1-2, alice-w1-3."""
-    return name if number == 1 else f"{name}-{number}"
 
 
 class Access:
