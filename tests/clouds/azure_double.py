@@ -1,21 +1,18 @@
 # Copyright (c) OpenMined and contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A server that lists virtual machines and their addresses as Azure does; answers are made of the SDK's own models."""
+"""What lists virtual machines and their addresses as Azure does; answers are made of the SDK's own models."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import urlencode
 
 from azure.mgmt.compute import models as compute
 from azure.mgmt.network import models as network
+
+from tests.support.servers import Asked
 
 TOKEN, SECRET = "token-of-the-tests", "header-of-the-tests"
 PAGE_SIZE = 100
@@ -87,44 +84,15 @@ class Azure:
             document["nextLink"] = f"{base}{path}?{more}"
         return 200, document
 
-    @contextlib.contextmanager
-    def running(self) -> Iterator[int]:
-        """Listen on a port of the loopback address; tokens are given out as to an App Service."""
-        azure = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                asked = urlsplit(self.path)
-                query = {name: values[0] for name, values in parse_qs(asked.query).items()}
-                if asked.path == "/token":
-                    known = self.headers.get("X-IDENTITY-HEADER") == SECRET
-                    expires = str(int(time.time()) + 3600)
-                    self._send(*((200, {"access_token": TOKEN, "expires_on": expires}) if known else (401, {})))
-                elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
-                    self._send(401, {"error": {"code": "InvalidAuthenticationToken", "message": "The access token"}})
-                else:
-                    self._send(*azure.answer(asked.path, query, f"https://{self.headers['X-Forwarded-Host']}"))
-
-            def _send(self, status: int, document: dict[str, Any]) -> None:
-                content = json.dumps(document).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_arguments: object) -> None:
-                """Tests look at what was asked, not at a log."""
-
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            server.daemon_threads = True
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            try:
-                yield server.server_address[1]
-            finally:
-                server.shutdown()
+    def asked(self, request: Asked) -> tuple[int, dict[str, Any]]:
+        """Answer a request; tokens are given out as to an App Service."""
+        if request.path == "/token":
+            known = request.headers.get("X-IDENTITY-HEADER") == SECRET
+            expires = str(int(time.time()) + 3600)
+            return (200, {"access_token": TOKEN, "expires_on": expires}) if known else (401, {})
+        if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return 401, {"error": {"code": "InvalidAuthenticationToken", "message": "The access token"}}
+        return self.answer(request.path, request.query, f"https://{request.headers['X-Forwarded-Host']}")
 
 
 def _with_state(machine: dict[str, Any], state: str) -> dict[str, Any]:

@@ -1,12 +1,10 @@
 # Copyright (c) OpenMined and contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A server that keeps Droplets as DigitalOcean does; prism stands before it and checks both sides.
+"""What lists Droplets as DigitalOcean does; prism stands before it and checks both sides.
 
-python digitalocean_double.py PORT DESCRIPTION DROPLETS
-
-DESCRIPTION: DigitalOcean's own (OpenAPI, gzipped): a Droplet looks as its example does. DROPLETS is a file with a JSON
-list of {name, region, tags, private, public}. What this server answers is only as good as prism finds it.
+A Droplet looks as the example in DigitalOcean's own description does. What this answers is only as good as prism
+finds it.
 """
 
 from __future__ import annotations
@@ -14,18 +12,22 @@ from __future__ import annotations
 import copy
 import gzip
 import json
-import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import urlencode
+
+from tests.support.servers import Asked
 
 TOKEN = "dop_v1_of_the_tests"
 EXAMPLE = ("components", "examples", "droplets_all", "value", "droplets", 0)
 
 
 def droplets(description: Path, wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Droplets as the description shows one, each with what is wanted of it."""
+    """Droplets as the description (OpenAPI, gzipped) shows one, each with what is wanted of it.
+
+    Args:
+        wanted: of each name, region, tags, and private and public addresses where it has them.
+    """
     example: Any = json.loads(gzip.decompress(description.read_bytes()))
     for key in EXAMPLE:
         example = example[key]
@@ -41,49 +43,29 @@ def droplets(description: Path, wanted: list[dict[str, Any]]) -> list[dict[str, 
     return made
 
 
-def main() -> None:
-    """Serve until ended."""
-    port, description, source = int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
-    everything = droplets(description, json.loads(source.read_text()))
+class DigitalOcean:
+    """An account's Droplets; ``port`` is where its pages are, in the links that it gives."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def __init__(self, everything: list[dict[str, Any]]) -> None:
+        self.everything = everything
+        self.port = 0
 
-        def do_GET(self) -> None:
-            asked = urlsplit(self.path)
-            if self.headers.get("Authorization") != f"Bearer {TOKEN}":
-                self.answer(401, {"id": "unauthorized", "message": "Unable to authenticate you"})
-            elif asked.path != "/v2/droplets":
-                self.answer(404, {"id": "not_found", "message": "The resource you were accessing could not be found."})
-            else:
-                self.answer(200, self.page({name: values[0] for name, values in parse_qs(asked.query).items()}))
+    def asked(self, request: Asked) -> tuple[int, dict[str, Any]]:
+        """Answer a request."""
+        if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return 401, {"id": "unauthorized", "message": "Unable to authenticate you"}
+        if request.path != "/v2/droplets":
+            return 404, {"id": "not_found", "message": "The resource you were accessing could not be found."}
+        return 200, self._page(request.query)
 
-        def page(self, asked: dict[str, str]) -> dict[str, Any]:
-            found = [droplet for droplet in everything if asked.get("tag_name") in (None, *droplet["tags"])]
-            size, number = int(asked.get("per_page", 20)), int(asked.get("page", 1))
-            pages = {}
-            if number * size < len(found):
-                query = urlencode({**asked, "page": number + 1})
-                pages["next"] = f"http://127.0.0.1:{port}/v2/droplets?{query}"
-            return {
-                "droplets": found[(number - 1) * size : number * size],
-                "links": {"pages": pages} if pages else {},
-                "meta": {"total": len(found)},
-            }
-
-        def answer(self, status: int, document: dict[str, Any]) -> None:
-            content = json.dumps(document).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_arguments: object) -> None:
-            """Only prism is of interest."""
-
-    ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
-
-
-if __name__ == "__main__":
-    main()
+    def _page(self, asked: dict[str, str]) -> dict[str, Any]:
+        found = [droplet for droplet in self.everything if asked.get("tag_name") in (None, *droplet["tags"])]
+        size, number = int(asked.get("per_page", 20)), int(asked.get("page", 1))
+        pages = {}
+        if number * size < len(found):
+            pages["next"] = f"http://127.0.0.1:{self.port}/v2/droplets?{urlencode({**asked, 'page': number + 1})}"
+        return {
+            "droplets": found[(number - 1) * size : number * size],
+            "links": {"pages": pages} if pages else {},
+            "meta": {"total": len(found)},
+        }

@@ -1,7 +1,7 @@
 # Copyright (c) OpenMined and contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A server that lists instances as Google Compute Engine does, and checks both sides with Google's description.
+"""What lists instances as Google Compute Engine does, and checks both sides with Google's description.
 
 The description is the discovery document that Google ships in its package google-api-python-client: a parameter that
 the method does not have is refused with 400, and an answer that does not fit its schema becomes a 500.
@@ -10,22 +10,20 @@ the method does not have is refused with 400, and an answer that does not fit it
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
-import threading
 import time
 from collections.abc import Iterator
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
+
+from tests.support.servers import Asked
 
 ACCOUNT = "inventory@heart-study.iam.gserviceaccount.com"
 TYPES = {"string": str, "boolean": bool, "integer": int, "number": (int, float), "object": dict, "array": list}
@@ -136,40 +134,11 @@ class Compute:
             document["nextPageToken"] = str(begin + size)
         return document
 
-    @contextlib.contextmanager
-    def running(self) -> Iterator[int]:
-        """Listen on a port of the loopback address."""
-        compute = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                asked = urlsplit(self.path)
-                if not compute.knows(self.headers.get("Authorization") or ""):
-                    self._send(*_error(401, "required", "Request had invalid authentication credentials."))
-                else:
-                    query = {name: values[0] for name, values in parse_qs(asked.query).items()}
-                    self._send(*compute.answer(asked.path, query))
-
-            def _send(self, status: int, document: dict[str, Any]) -> None:
-                content = json.dumps(document).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_arguments: object) -> None:
-                """Tests look at what was asked, not at a log."""
-
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            server.daemon_threads = True
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            try:
-                yield server.server_address[1]
-            finally:
-                server.shutdown()
+    def asked(self, request: Asked) -> tuple[int, dict[str, Any]]:
+        """Answer a request of somebody with a signed token."""
+        if not self.knows(request.headers.get("Authorization") or ""):
+            return _error(401, "required", "Request had invalid authentication credentials.")
+        return self.answer(request.path, request.query)
 
 
 def _decoded(text: str) -> bytes:

@@ -14,6 +14,7 @@ import pytest
 from tests.clouds.azure_double import SECRET, Azure
 from tests.clouds.conftest import Authority
 from tests.support.inventory import Listing, list_inventory, write_source
+from tests.support.servers import json_server
 from tests.support.unruly import RESET, TRUNCATED, Fault, UnrulyProxy
 
 HEART, ARCHIVE = "11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"
@@ -34,7 +35,7 @@ def azure() -> Iterator[int]:
     cloud.add(HEART, "blog", "westeurope", {"app": "blog"})
     for number in range(MANY):
         cloud.add(ARCHIVE, f"s{number}", "northeurope", {"pygrid_grid": "heart", "pygrid_role": "spare"})
-    with cloud.running() as port:
+    with json_server(cloud.asked) as port:
         yield port
 
 

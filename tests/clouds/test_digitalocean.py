@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +13,11 @@ from typing import Any
 import pytest
 
 from tests.clouds.conftest import Authority, Prism
-from tests.clouds.digitalocean_double import TOKEN
+from tests.clouds.digitalocean_double import TOKEN, DigitalOcean, droplets
 from tests.support.inventory import Listing, list_inventory, write_source
-from tests.support.servers import free_port, server
+from tests.support.servers import json_server
 from tests.support.unruly import RESET, TRUNCATED, Fault, UnrulyProxy
 
-DOUBLE = Path(__file__).with_name("digitalocean_double.py")
 NODES = [("network", "net", ""), ("domain", "alice", ""), ("worker", "alice-w1", "alice"), ("spare", "s1", "")]
 # More than a page.
 SPARES = 250
@@ -46,19 +43,8 @@ def account(prism: Prism, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     machines = [droplet(number, *node) for number, node in enumerate(NODES)]
     machines += [droplet(number, "spare", f"many-{number}", "", "lung", "ams3") for number in range(10, 10 + SPARES)]
     machines.append({"name": "blog", "region": "fra1", "tags": ["blog"], "public": "198.51.100.99"})
-    (folder / "droplets.json").write_text(json.dumps(machines))
-    port = free_port()
-    words = [
-        sys.executable,
-        str(DOUBLE),
-        str(port),
-        str(prism.description("digitalocean")),
-        str(folder / "droplets.json"),
-    ]
-    with (
-        server(folder / "double.log", *words, port=port),
-        prism.before("digitalocean", port, folder) as checked,
-    ):
+    cloud = DigitalOcean(droplets(prism.description("digitalocean"), machines))
+    with json_server(cloud.asked) as cloud.port, prism.before("digitalocean", cloud.port, folder) as checked:
         yield checked
 
 

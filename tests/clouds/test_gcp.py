@@ -14,6 +14,7 @@ import pytest
 
 from tests.clouds.gcp_double import Compute
 from tests.support.inventory import Listing, list_inventory, write_source
+from tests.support.servers import json_server
 from tests.support.unruly import RESET, TRUNCATED, Fault, UnrulyProxy
 
 HEART, ARCHIVE = "heart-study", "heart-archive"
@@ -34,7 +35,7 @@ def compute() -> Iterator[tuple[Compute, int]]:
     cloud.add(HEART, "europe-west4-a", "blog", {"app": "blog"})
     for number in range(MANY):
         cloud.add(ARCHIVE, "us-east1-b", f"s{number}", {"pygrid_grid": "heart", "pygrid_role": "spare"})
-    with cloud.running() as port:
+    with json_server(cloud.asked) as port:
         yield cloud, port
 
 

@@ -6,13 +6,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 START_SECONDS = 60
 
@@ -51,3 +58,42 @@ def moto_server(log: Path) -> Iterator[int]:
     port = free_port()
     with server(log, sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port), port=port) as answering:
         yield answering
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request of a client. ``headers``: by names in any case; ``query``: the first value of each."""
+
+    path: str
+    query: dict[str, str]
+    headers: Message
+
+
+@contextlib.contextmanager
+def json_server(answer: Callable[[Asked], tuple[int, dict[str, Any]]]) -> Iterator[int]:
+    """Answer GET on a port of the loopback address with a status and a document; yields the port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            asked = urlsplit(self.path)
+            query = {name: values[0] for name, values in parse_qs(asked.query).items()}
+            status, document = answer(Asked(asked.path, query, self.headers))
+            content = json.dumps(document).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_arguments: object) -> None:
+            """Tests look at what was asked, not at a log."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
+        listener.daemon_threads = True
+        threading.Thread(target=listener.serve_forever, daemon=True).start()
+        try:
+            yield listener.server_address[1]
+        finally:
+            listener.shutdown()
