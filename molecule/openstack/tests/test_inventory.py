@@ -38,7 +38,8 @@ flavor, image = compute.find_flavor("small").id, cloud.image.find_image("debian"
 wanted = {"flavor_id": flavor, "image_id": image, "networks": [{"uuid": cloud.network.find_network("grid").id}]}
 for role, name, domain in nodes:
     tags = {"pygrid_grid": "heart", "pygrid_role": role, "pygrid_name": name}
-    compute.create_server(name=f"machine-{name}", metadata=tags | ({"pygrid_domain": domain} if domain else {}), **wanted)
+    tags |= {"pygrid_domain": domain} if domain else {}
+    compute.create_server(name=f"machine-{name}", metadata=tags, **wanted)
 compute.create_server(name="many", min_count=spares, max_count=spares,
                       metadata={"pygrid_grid": "lung", "pygrid_role": "spare"}, **wanted)
 compute.create_server(name="blog", **wanted)
