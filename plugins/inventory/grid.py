@@ -71,6 +71,7 @@ ca_file: ~/pygrid/inventories/hospital/.pygrid/pki/current/grid-ca.pem
 """
 
 import json
+from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -158,6 +159,8 @@ class InventoryModule(BaseInventoryPlugin):
             raise (PassingError if error.code in (429, 502, 503, 504) else PygridError)(
                 f"{error}; {remedy}" if remedy else str(error)
             ) from error
+        except HTTPException as error:
+            raise PassingError(f"the answer breaks off: {type(error).__name__}") from error
         except OSError as error:  # names, connections, certificates
             raise PygridError(str(getattr(error, "reason", error))) from error
         try:

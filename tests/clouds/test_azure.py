@@ -97,7 +97,7 @@ def test_a_failure_in_the_middle_of_pages(proxy: UnrulyProxy, tmp_path: Path, fa
     proxy.choose = lambda request: fault if "skiptoken" in request.path and len(proxy.requests) < 4 else None
     assert len(listing(proxy, tmp_path, subscriptions=[ARCHIVE]).hosts) == MANY
     proxy.choose = lambda request: fault if "skiptoken" in request.path else None
-    assert ARCHIVE in said(listing(proxy, tmp_path, subscriptions=[ARCHIVE], limit_seconds=15))
+    assert ARCHIVE in said(listing(proxy, tmp_path, subscriptions=[ARCHIVE], limit_seconds=8))
 
 
 def test_what_is_missing_is_said(proxy: UnrulyProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

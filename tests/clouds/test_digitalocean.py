@@ -101,7 +101,7 @@ def test_a_failure_in_the_middle_of_pages(proxy: UnrulyProxy, tmp_path: Path, fa
     proxy.choose = lambda request: fault if "page=2" in request.path and len(proxy.requests) < 4 else None
     assert len(listing(proxy, tmp_path, grids=["lung"]).hosts) == SPARES
     proxy.choose = lambda request: fault if "page=2" in request.path else None
-    found = listing(proxy, tmp_path, grids=["lung"], limit_seconds=15)
+    found = listing(proxy, tmp_path, grids=["lung"], limit_seconds=8)
     assert not found.hosts
     assert re.search("tried [0-9]+ times|the last try", _said(found)), found.errors
 

@@ -134,7 +134,15 @@ def test_two_containers_that_claim_the_same_node(daemon: Daemon, tmp_path: Path)
         second.remove(force=True)
 
 
-@pytest.mark.parametrize("fault", [REFUSAL, TRUNCATED, RESET], ids=["500", "truncated", "reset"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(REFUSAL, marks=pytest.mark.thorough),
+        TRUNCATED,
+        pytest.param(RESET, marks=pytest.mark.thorough),
+    ],
+    ids=["500", "truncated", "reset"],
+)
 def test_a_failure_of_the_daemon(daemon: Daemon, tmp_path: Path, fault: Fault) -> None:
     with UnrulyProxy(daemon.socket).running() as proxy:
         lists: list[str] = []

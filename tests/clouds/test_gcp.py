@@ -101,7 +101,7 @@ def test_a_failure_in_the_middle_of_pages(proxy: UnrulyProxy, key: Path, tmp_pat
     proxy.choose = lambda request: fault if "pageToken=" in request.path and len(proxy.requests) < 4 else None
     assert len(listing(proxy, key, tmp_path, projects=[ARCHIVE]).hosts) == MANY
     proxy.choose = lambda request: fault if "pageToken=" in request.path else None
-    assert ARCHIVE in said(listing(proxy, key, tmp_path, projects=[ARCHIVE], limit_seconds=15))
+    assert ARCHIVE in said(listing(proxy, key, tmp_path, projects=[ARCHIVE], limit_seconds=8))
 
 
 def test_a_zone_that_does_not_answer_is_told(
