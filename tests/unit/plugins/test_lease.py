@@ -125,7 +125,7 @@ def start(folder: Path, home: Home, seconds: int, *options: str) -> tuple[subpro
 
 @pytest.mark.timeout(120)
 def test_real_runs(tmp_path: Path, home: Home) -> None:
-    first, flag = start(tmp_path, home, 300)
+    first, flag = start(tmp_path, home, 40)
     while not flag.exists():
         assert first.poll() is None, first.communicate()[0]
         time.sleep(0.1)
