@@ -34,7 +34,7 @@ def regions(count: int) -> list[str]:
 
 
 @cache
-def page(source: Path, number: int, size: int, token: str) -> bytes:
+def page(source: Path, number: int, size: int, token: str, region: str) -> bytes:
     """The answer with so many instances of the page of this number."""
     text = source.read_bytes()
     items = ITEM.findall(text)[:size]
@@ -44,6 +44,7 @@ def page(source: Path, number: int, size: int, token: str) -> bytes:
     body = re.sub(rb"node-[0-9]{2}", b"node-%02d" % number, body)
     body = re.sub(rb"\bi-[0-9a-f]{3}", b"i-%03x" % number, body)
     body = re.sub(rb"\b10\.[0-9]+\.", b"10.%d." % number, body)
+    body = body.replace(b"<availabilityZone>us-east-1", f"<availabilityZone>{region}".encode())
     return head + body + tail.replace(b"</reservationSet>", b"</reservationSet>" + token.encode(), 1)
 
 
@@ -73,7 +74,7 @@ def answer(source: Path, account: tuple[int, int], region: str, asked: dict[str,
     following = first + size
     token = f"<nextToken>{following}</nextToken>" if following < here else ""
     pages_before = number * -(-here // PAGE_SIZE)
-    return page(source, pages_before + first // PAGE_SIZE, size, token)
+    return page(source, pages_before + first // PAGE_SIZE, size, token, region)
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -231,19 +231,32 @@ def check(ours: Measure, theirs: Measure, case: Case) -> None:
     if len(ours.hosts) != case.instances:
         sys.exit(f"{case.text}: {len(ours.hosts)} hosts")
     groups = [
-        {name: sorted(group["hosts"]) for name, group in one.document.items() if group.get("hosts")}
+        {
+            name: sorted(group["hosts"])
+            for name, group in one.document.items()
+            if group.get("hosts") and name != "aws_ec2"
+        }
         for one in (ours, theirs)
     ]
     if groups[0] != groups[1]:
         sys.exit(f"{case.text}: other groups: {[list(one) for one in groups]}")
     for host, variables in ours.hosts.items():
         for name, value in variables.items():
-            other = theirs.hosts[host].get(name)
+            other = without_marks(theirs.hosts[host].get(name))
             if other != value:
                 sys.exit(f"{case.text}: {host}: {name} is {value} and {other}")
     host = next(iter(ours.hosts))
     more = sorted(set(theirs.hosts[host]) - set(ours.hosts[host]))
     say(f"both give {', '.join(ours.hosts[host])}; {THEIRS} gives {len(more)} more: {', '.join(more)}")
+
+
+def without_marks(value: Any) -> Any:
+    """What ansible-inventory writes of strings that are never to be templates; ours are such without looking so."""
+    if isinstance(value, dict):
+        if list(value) == ["__ansible_unsafe"]:
+            return value["__ansible_unsafe"]
+        return {name: without_marks(inner) for name, inner in value.items()}
+    return value
 
 
 if __name__ == "__main__":
