@@ -48,23 +48,9 @@ def page(source: Path, number: int, size: int, token: str, region: str) -> bytes
     return head + body + tail.replace(b"</reservationSet>", b"</reservationSet>" + token.encode(), 1)
 
 
-def region_list(names: list[str]) -> bytes:
-    items = "".join(
-        f"<item><regionName>{name}</regionName><regionEndpoint>ec2.{name}.example</regionEndpoint>"
-        "<optInStatus>opt-in-not-required</optInStatus></item>"
-        for name in names
-    )
-    space = "http://ec2.amazonaws.com/doc/2016-11-15/"
-    return (
-        f'<DescribeRegionsResponse xmlns="{space}"><regionInfo>{items}</regionInfo></DescribeRegionsResponse>'.encode()
-    )
-
-
 def answer(source: Path, account: tuple[int, int], region: str, asked: dict[str, list[str]]) -> bytes:
     """What an account with so many instances in so many regions says."""
     instances, count = account
-    if asked["Action"] == ["DescribeRegions"]:
-        return region_list(regions(count))
     if asked["Action"] != ["DescribeInstances"]:
         raise ValueError(f"not recorded: {asked['Action']}")
     number = regions(count).index(region)

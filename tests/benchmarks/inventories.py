@@ -37,7 +37,8 @@ sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "tests" / "benchmarks")]
 from ec2_replay import PAGE_SIZE, regions  # noqa: E402 - the path is known only now
 from run import say  # noqa: E402
 
-from tests.support.servers import free_port, moto_server, server  # noqa: E402
+from tests.support.runtime import free_port  # noqa: E402
+from tests.support.servers import moto_server, server  # noqa: E402
 
 CASES = ("100x1", "1000x1", "5000x1", "10000x1", "1000x5@250", "1000x20@250")
 OURS, THEIRS = "openmined.pygrid.aws", "amazon.aws.aws_ec2"

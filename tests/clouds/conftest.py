@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.support.servers import free_port, moto_server, server
+from tests.support.runtime import free_port
+from tests.support.servers import moto_server, server
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.clouds.gcp_double import Compute
-from tests.support.inventory import Listing, list_inventory, write_source
+from tests.support.inventory import Listing, list_inventory, refusal, write_source
 from tests.support.servers import json_server
 from tests.support.unruly import RESET, TRUNCATED, Fault, UnrulyProxy
 
@@ -60,11 +60,6 @@ def listing(proxy: UnrulyProxy, key: Path, folder: Path, **options: Any) -> List
     return list_inventory(source, environment={})
 
 
-def said(found: Listing) -> str:
-    assert not found.hosts
-    return " ".join(found.errors.split())
-
-
 def test_the_grid_appears(proxy: UnrulyProxy, key: Path, tmp_path: Path) -> None:
     found = listing(proxy, key, tmp_path)
     assert found.groups == {"pygrid_network": ["net"], "pygrid_domain": ["alice"], "pygrid_worker": ["alice-w1"]}, (
@@ -101,18 +96,18 @@ def test_a_failure_in_the_middle_of_pages(proxy: UnrulyProxy, key: Path, tmp_pat
     proxy.choose = lambda request: fault if "pageToken=" in request.path and len(proxy.requests) < 4 else None
     assert len(listing(proxy, key, tmp_path, projects=[ARCHIVE]).hosts) == MANY
     proxy.choose = lambda request: fault if "pageToken=" in request.path else None
-    assert ARCHIVE in said(listing(proxy, key, tmp_path, projects=[ARCHIVE], limit_seconds=8))
+    assert ARCHIVE in refusal(listing(proxy, key, tmp_path, projects=[ARCHIVE], limit_seconds=8))
 
 
 def test_a_zone_that_does_not_answer_is_told(
     compute: tuple[Compute, int], proxy: UnrulyProxy, key: Path, tmp_path: Path
 ) -> None:
     compute[0].unreachable.append("us-east1-b")
-    assert "us-east1-b did not answer" in said(listing(proxy, key, tmp_path, limit_seconds=8))
+    assert "us-east1-b did not answer" in refusal(listing(proxy, key, tmp_path, limit_seconds=8))
 
 
 def test_what_is_missing_is_said(proxy: UnrulyProxy, key: Path, tmp_path: Path) -> None:
-    assert "compute.instances.list in elsewhere" in said(listing(proxy, key, tmp_path, projects=["elsewhere"]))
+    assert "compute.instances.list in elsewhere" in refusal(listing(proxy, key, tmp_path, projects=["elsewhere"]))
     source = write_source(tmp_path / "grid.yml", "gcp")
     nobody = {"GOOGLE_APPLICATION_CREDENTIALS": "/nonexistent", "GCE_METADATA_HOST": "127.0.0.1:9"}
-    assert "gcloud auth application-default login" in said(list_inventory(source, environment=nobody))
+    assert "gcloud auth application-default login" in refusal(list_inventory(source, environment=nobody))

@@ -19,6 +19,7 @@ from tests.clouds import rackspace
 from tests.support.inventory import CHECKOUT, list_inventory, run, write_source
 
 REGION = "eu-west-2"
+AS_JSON = {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json", "ANSIBLE_LOAD_CALLBACK_PLUGINS": "true"}
 NODES = [
     ("network", "net", ""),
     ("domain", "alice", ""),
@@ -155,6 +156,3 @@ def test_several_clouds_are_one_grid(several: dict[str, str], tmp_path: Path) ->
     assert users == {"net": "admin", "alice": "admin", "bob": "debian", "alice-w1": "debian"}
     hosts = said(["ansible-playbook", "playbooks/deploy.yml", "--list-hosts"], folder, several)
     assert set(clouds) <= set(hosts.split())
-
-
-AS_JSON = {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json", "ANSIBLE_LOAD_CALLBACK_PLUGINS": "true"}

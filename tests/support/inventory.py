@@ -68,3 +68,9 @@ def list_inventory(*sources: Path, environment: Mapping[str, str], within: list[
     done = run([*(within or []), "ansible-inventory", *map(str, words), "--list"], environment)
     document = json.loads(done.stdout) if done.stdout.strip().startswith("{") else {}
     return Listing(done.returncode, document, done.stderr, time.monotonic() - began)
+
+
+def refusal(found: Listing) -> str:
+    """What was said instead of hosts, on one line."""
+    assert not found.hosts
+    return " ".join(found.errors.split())

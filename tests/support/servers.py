@@ -21,14 +21,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from .runtime import free_port
+
 START_SECONDS = 60
-
-
-def free_port() -> int:
-    """A port of the loopback address on which nobody listens."""
-    with contextlib.closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @contextlib.contextmanager
