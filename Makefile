@@ -74,7 +74,7 @@ bench-backups: test-tools ## Measure backup and restore of a Domain beside resti
 bench-servers: test-tools ## Measure deploys to 1, 4 and 8 hosts of a lab
 	@.tools/test/bin/python tests/benchmarks/servers.py $(EXTRA)
 
-bench-life: test-tools ## Measure what upgrades cost those who use a grid, on a host of a lab
+bench-life: test-tools ## Measure what upgrades cost those who use a grid, and scaling, on a host of a lab
 	@.tools/test/bin/python tests/benchmarks/life.py
 
 bench-inventories: test-tools ## Measure the AWS inventory beside amazon.aws.aws_ec2

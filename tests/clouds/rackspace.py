@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import yaml
 from libcloud.compute.providers import get_driver
 
 HERE, THERE = "DFW", "ORD"
@@ -43,3 +46,14 @@ def create(port: int, user: str, region: str, metadata: list[dict[str, str]]) ->
 def auth(port: int) -> str:
     """Where an account gets its tokens."""
     return f"http://127.0.0.1:{port}/identity"
+
+
+def write_clouds(file: Path, url: str, user: str, *regions: str) -> None:
+    """Tell openstacksdk of the account as the cloud `hospital`. ``url``: of mimic, or of a proxy before it."""
+    described = {
+        "auth_type": "v2password",
+        "auth": {"auth_url": f"{url}/identity/v2.0", "username": user, "password": "p"},
+        "identity_api_version": "2.0",
+        "regions": list(regions),
+    }
+    file.write_text(yaml.safe_dump({"clouds": {"hospital": described}}))

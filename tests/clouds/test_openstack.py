@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.clouds import rackspace
 from tests.support.inventory import Listing, list_inventory, refusal, write_source
@@ -41,14 +40,8 @@ def proxy(account: int) -> Iterator[UnrulyProxy]:
 
 
 def listing(proxy: UnrulyProxy, folder: Path, user: str = USER, cloud: str = "hospital", **options: Any) -> Listing:
-    described = {
-        "auth_type": "v2password",
-        "auth": {"auth_url": f"{proxy.url}/identity/v2.0", "username": user, "password": "p"},
-        "identity_api_version": "2.0",
-        "regions": [rackspace.HERE, rackspace.THERE],
-    }
     clouds = folder / "clouds.yaml"
-    clouds.write_text(yaml.safe_dump({"clouds": {"hospital": described}}))
+    rackspace.write_clouds(clouds, proxy.url, user, rackspace.HERE, rackspace.THERE)
     source = write_source(folder / "grid.yml", "openstack", **{"clouds": [cloud], **options})
     return list_inventory(source, environment={"OS_CLIENT_CONFIG_FILE": str(clouds)})
 

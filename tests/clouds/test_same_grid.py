@@ -127,14 +127,8 @@ def test_list_and_host(sources: dict[str, Path], moto: int) -> None:
 def several(addresses: dict[str, str], moto: int, mimic: int, tmp_path: Path) -> dict[str, str]:
     """Surroundings in which the example of several clouds finds a Domain and a Worker on OpenStack as well."""
     rackspace.create(mimic, "several", rackspace.HERE, [tags(*node, "heart-study") for node in NODES[2:4]])
-    described = {
-        "auth_type": "v2password",
-        "auth": {"auth_url": f"{rackspace.auth(mimic)}/v2.0", "username": "several", "password": "p"},
-        "identity_api_version": "2.0",
-        "region_name": rackspace.HERE,
-    }
     clouds = tmp_path / "clouds.yaml"
-    clouds.write_text(yaml.safe_dump({"clouds": {"hospital": described}}))
+    rackspace.write_clouds(clouds, f"http://127.0.0.1:{mimic}", "several", rackspace.HERE)
     return {**surroundings(moto), "OS_CLIENT_CONFIG_FILE": str(clouds), "OS_CLOUD": "hospital"}
 
 
