@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
         return command
 
     made = add("up", "make hosts and boot them", up, "+")
-    made.add_argument("--image", default="bookworm", choices=base.recipe.SUITES)
+    made.add_argument("--image", default="bookworm", choices=base.recipe.IMAGES)
     made.add_argument("--bare", action="store_true", help="no package cache: neither distribution packages nor wheels")
     made.add_argument("--disk-mb", type=int, default=0, help="a disk of this size instead of the machine's")
     add("make", "make and boot the platforms of a molecule.yml, read from stdin as JSON", make)

@@ -35,21 +35,21 @@ class Base:
     warm: Path
 
 
-def ensure(suite: str) -> Base:
-    """Return the base of a suite, made now unless it is there."""
-    if suite not in recipe.SUITES:
-        raise LabError(f"there is no base {suite!r}; there are {', '.join(recipe.SUITES)}")
-    folder = CACHE / f"base-{suite}"
-    with locked(CACHE / f"base-{suite}.lock"):
-        root = folder / f"root-{digest(ingredients(suite))}"
+def ensure(image: str) -> Base:
+    """Return the base of an image, made now unless it is there."""
+    if image not in recipe.IMAGES:
+        raise LabError(f"there is no base {image!r}; there are {', '.join(recipe.IMAGES)}")
+    folder = CACHE / f"base-{image}"
+    with locked(CACHE / f"base-{image}.lock"):
+        root = folder / f"root-{digest(ingredients(image))}"
         if not root.exists():
-            print(f"making the base root of {suite}, once: about two minutes", flush=True)
-            recipe.install(suite, fresh(folder / "root.new"))
+            print(f"making the base root of {image}, once: about two minutes", flush=True)
+            recipe.install(image, fresh(folder / "root.new"))
             (folder / "root.new").rename(root)
         packages = warm_packages()
         warm = folder / f"warm-{digest([root.name, packages])}"
         if not warm.exists():
-            print(f"fetching {len(packages)} packages of {suite} and what they need, once", flush=True)
+            print(f"fetching {len(packages)} packages of {image} and what they need, once", flush=True)
             fetch(root, packages, fresh(folder / "warm.new"), folder)
             (folder / "warm.new").rename(warm)
         forget_others(folder, {root, warm})
@@ -76,12 +76,12 @@ def digest(made_from: object) -> str:
     return hashlib.sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-def ingredients(suite: str) -> list[object]:
+def ingredients(image: str) -> list[object]:
     """Everything that a base root depends on (package sources as their files: apt takes a second to list them)."""
     lists = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
     mirrors = {name: value for name, value in sorted(os.environ.items()) if name.startswith(recipe.MIRROR)}
     return [
-        suite,
+        image,
         Path(recipe.__file__).read_text(),
         [file.read_text() for file in lists if file.is_file()],
         mirrors,

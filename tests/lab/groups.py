@@ -59,6 +59,20 @@ class Group:
                 parent /= part
                 parent.mkdir(exist_ok=True)
 
+    def limit(self, memory_mb: int, processors: float) -> None:
+        """Let the group use no more than so much of this machine; 0: all of it."""
+        memory = memory_mb << 20
+        limits = {
+            "memory.max": memory or "max",
+            "memory.limit_in_bytes": memory or -1,
+            "cpu.max": f"{int(processors * 100_000) or 'max'} 100000",
+            "cpu.cfs_quota_us": int(processors * 100_000) or -1,
+        }
+        for folder in self.folders():
+            for name, value in limits.items():
+                if (folder / name).exists():
+                    (folder / name).write_text(str(value))
+
     def processes(self) -> list[int]:
         """Everything that runs in the group and below it."""
         found: set[int] = set()

@@ -49,6 +49,13 @@ class Host:
     bare: bool = False
     #: Size of a file system of its own; 0: it shares the machine's.
     disk_mb: int = 0
+    #: What cloud-init reads, by the name of the file: user-data, meta-data. Only where the image has cloud-init.
+    seed: dict[str, str] | None = None
+    #: What it may use of this machine; 0: all.
+    memory_mb: int = 0
+    processors: float = 0
+    #: A folder of what its image has beyond the base (Machine.keep_as_layer).
+    layer: str = ""
     #: The neighbour through which it is reached, when the controller cannot reach it itself.
     behind: str | None = None
 
@@ -94,6 +101,8 @@ class Machine:
         upper.mkdir(exist_ok=True)
         work.mkdir(exist_ok=True)
         layers = [self.base.root] if self.host.bare else [self.base.warm, self.base.root]
+        if self.host.layer:
+            layers.insert(0, Path(self.host.layer))
         lower = ":".join(str(layer) for layer in layers)
         run("mount", "-t", "overlay", "overlay", "-o", f"lowerdir={lower},upperdir={upper},workdir={work}", self.root)
 
@@ -137,7 +146,10 @@ class Machine:
                 os.chown(owned, int(uid), int(gid))
         hashed = run("openssl", "passwd", "-6", "-stdin", input=careful_password).strip()
         run("chroot", self.root, "chpasswd", "--encrypted", input=f"careful:{hashed}\n")
+        for file, text in (self.host.seed or {}).items():
+            self.write(f"var/lib/cloud/seed/nocloud/{file}", text, 0o600)
         host_key = self.root / "etc/ssh/ssh_host_ed25519_key"
+        host_key.unlink(missing_ok=True)  # of the machine that an image was made of
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", host_key)
         return host_key.with_suffix(".pub").read_text()
 
@@ -161,6 +173,7 @@ class Machine:
         self.network.attach(self.host.name, self.host.number)
         self.network.plug(self.host.number)
         self.group.make()
+        self.group.limit(self.host.memory_mb, self.host.processors)
         options = [
             "--quiet", "--boot", "--keep-unit", "--register=no",
             f"--machine={self.host.name}", f"--directory={self.root}",
@@ -237,6 +250,17 @@ class Machine:
         self.kill()
         self.group.remove()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def keep_as_layer(self, folder: Path) -> None:
+        """Copy what this host has on its own disk, as the image of others; best when it is off."""
+        new = folder.with_name(f"{folder.name}.new")
+        shutil.rmtree(new, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        run("cp", "--archive", self.disk / "upper", new)
+        for own in ("etc/hostname", "etc/hosts", "etc/machine-id", "var/lib/cloud"):
+            path = new / own
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        new.rename(folder)
 
     def set_clock(self, seconds: int) -> None:
         """Put the wall clock of everything that starts from now on so many seconds wrong; 0: right again."""

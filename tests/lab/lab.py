@@ -80,7 +80,7 @@ class Lab:
     # Making and taking away
 
     def up(self, wanted: Iterable[dict[str, Any]]) -> None:
-        """Make the hosts that do not exist (name, and image, bare, disk_mb), and boot all that are named."""
+        """Make the hosts that do not exist (name, and what else Host has), and boot all that are named."""
         wishes = list(wanted)
         bases = {image: base.ensure(image) for image in {wish.get("image", "bookworm") for wish in wishes}}
         with locked(CACHE / f"{self.name}.lock"):
@@ -126,8 +126,8 @@ class Lab:
         if not NAME.fullmatch(wish["name"]):
             raise LabError(f"a host cannot be called {wish['name']!r}: use lower-case letters, digits and -")
         used = {host.number for host in self.hosts.values()}
-        number = next(number for number in range(FIRST_NUMBER, 255) if number not in used)
-        host = Host(number=number, **wish)
+        free = next(number for number in range(FIRST_NUMBER, 255) if number not in used)
+        host = Host(**{"number": free, **wish})
         self.hosts[host.name] = host
         return host
 
@@ -146,6 +146,25 @@ class Lab:
             known.writelines(lines)
         for host in new:
             (self.machine(host.name).folder / "whole").touch()
+
+    def change(self, name: str, **what: Any) -> None:
+        """Let a host that is off have other limits (memory_mb, processors) from its next boot on."""
+        with locked(CACHE / f"{self.name}.lock"):
+            self.read()
+            self.hosts[name] = Host(**{**self.hosts[name].as_document(), **what})
+            self.save()
+
+    def destroy(self, name: str) -> None:
+        """Leave nothing of one host."""
+        with locked(CACHE / f"{self.name}.lock"):
+            self.read()
+            self.machine(name).destroy()
+            host = self.hosts.pop(name)
+            self.network.detach(name, host.number)
+            known = self.folder / "known_hosts"
+            mine = f"{name},{self.network.address(host.number)} "
+            replace(known, "".join(line for line in known.read_text().splitlines(True) if not line.startswith(mine)))
+            self.save()
 
     def boot(self, names: Iterable[str], seconds: float = BOOT_SECONDS) -> None:
         """Boot hosts, all at once, and wait until SSH answers and systemd has finished."""
@@ -200,6 +219,7 @@ class Lab:
         """Leave nothing of the lab: processes, mounts, namespaces, control groups, files."""
         with locked(CACHE / f"{self.name}.lock"):
             together(lambda name: self.machine(name).destroy(), list(self.hosts))
+            Group(self.prefix).kill()
             self.network.remove()
             Group(self.prefix).remove()
             shutil.rmtree(self.folder, ignore_errors=True)

@@ -137,6 +137,13 @@ class Network:
         ):
             run("ip", "-n", host, *words)
 
+    def detach(self, name: str, number: int) -> None:
+        """Take a host's cable and namespace away."""
+        with suppress(LabError):  # it had none
+            self.ip("link", "delete", f"h{number}")
+        if self.host_namespace(name).exists():
+            run("ip", "netns", "delete", self.host_namespace(name).name)
+
     def plug(self, number: int, connected: bool = True) -> None:
         """Plug or unplug a host's cable at the bridge."""
         self.ip("link", "set", f"h{number}", "up" if connected else "down")

@@ -20,6 +20,19 @@ INCLUDED = (
 )  # fmt: skip
 #: Suite -> distribution. Which of them boot here is told in docs/testing.md.
 SUITES = {"bookworm": "debian", "trixie": "debian", "bullseye": "debian", "jammy": "ubuntu", "noble": "ubuntu"}
+#: What a host may be made from: a suite, or one with cloud-init, which makes it what its cloud says of it (Host.seed).
+CLOUD = "-cloud"
+IMAGES = (*SUITES, f"bookworm{CLOUD}")
+#: cloud-init looks nowhere else than into the files beside it, and leaves disks, network and package sources alone.
+CLOUD_INIT = """
+datasource_list: [NoCloud]
+network: {config: disabled}
+ssh_deletekeys: false
+apt_preserve_sources_list: true
+growpart: {mode: "off"}
+resize_rootfs: false
+system_info: {default_user: {name: admin}}
+"""
 COMPONENTS = {"debian": "main", "ubuntu": "main universe"}
 #: Units that fetch something at a moment of their own, or wait for a network that others manage here.
 MASKED = (
@@ -31,6 +44,14 @@ RESOLVER = "10.0.2.3"
 #: Variables of this name, and DEBIAN or UBUNTU, give a mirror.
 MIRROR = "PYGRID_LAB_MIRROR_"
 USERS = ("operator", "careful")
+INSTALL = """
+    set -e
+    mount --bind /etc/resolv.conf "$1/etc/resolv.conf"
+    mount -t proc proc "$1/proc"
+    chroot "$1" apt-get -qq update
+    DEBIAN_FRONTEND=noninteractive chroot "$1" apt-get -qq install "$2" > /dev/null
+    rm -rf "$1"/var/lib/apt/lists/*
+    """
 
 
 @dataclass(frozen=True)
@@ -102,8 +123,13 @@ def debootstrap_script(suite: str) -> Path:
     return own if own.exists() else scripts / {"debian": "sid", "ubuntu": "gutsy"}[SUITES[suite]]
 
 
-def install(suite: str, root: Path) -> None:
+def suite_of(image: str) -> str:
+    return image.removesuffix(CLOUD)
+
+
+def install(image: str, root: Path) -> None:
     """Install the base system and make it a root that boots in a container."""
+    suite = suite_of(image)
     sources = package_sources(suite)
     main = next(source.uri for source in sources if source.release == suite)
     keyring = Path(f"/usr/share/keyrings/{SUITES[suite]}-archive-keyring.gpg")
@@ -125,6 +151,10 @@ def install(suite: str, root: Path) -> None:
     (root / "etc/default/locale").write_text("LANG=C.UTF-8\n")
     (root / "etc/hostname").unlink(missing_ok=True)
     add_users(root)
+    if image != suite:
+        run(*ALONE, "sh", "-c", INSTALL, "install", root, "cloud-init")
+        (root / "etc/cloud/cloud.cfg.d/99-lab.cfg").write_text(CLOUD_INIT)
+        (root / "etc/cloud/ds-identify.cfg").write_text("policy: enabled\ndatasource: NoCloud\n")
     # Each host gets its own.
     for key in (root / "etc/ssh").glob("ssh_host_*"):
         key.unlink()

@@ -1,0 +1,128 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The books of moto, which answers as AWS does."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from .cloud import Booked
+
+PORT = 5000
+REGION = "eu-west-1"
+CREDENTIALS = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": REGION}
+# The account of Debian's own images, and what such an image says of itself.
+DEBIAN = {
+    "ami_id": "ami-0debian12bookworm",
+    "name": "debian-12-amd64-20260901-2222",
+    "description": "Debian 12 (20260901-2222)",
+    "owner_id": "136693071363",
+    "public": True,
+    "virtualization_type": "hvm",
+    "architecture": "x86_64",
+    "state": "available",
+    "platform": None,
+    "image_type": "machine",
+    "hypervisor": "xen",
+    "root_device_name": "/dev/xvda",
+    "root_device_type": "ebs",
+    "sriov": "simple",
+}
+
+
+def serve(folder: Path, address: str) -> list[str]:
+    """The command that runs the API at an address; started in the lab's network."""
+    images = folder / "amis.json"
+    images.write_text(json.dumps([DEBIAN]))
+    settings = [
+        f"MOTO_AMIS_PATH={images}", "MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION=true", "MOTO_ENABLE_AMI_VALIDATION=true"
+    ]  # fmt: skip
+    return ["env", *settings, sys.executable, "-m", "moto.server", "-H", address, "-p", str(PORT)]
+
+
+def environment(address: str) -> dict[str, str]:
+    """How everybody's SDK finds the API."""
+    return {
+        "AWS_ENDPOINT_URL": f"http://{address}:{PORT}",
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_REGION": REGION,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+class Aws:
+    """Reads what EC2 says. Made and used in the lab's network."""
+
+    def __init__(self, address: str) -> None:
+        self.ec2 = boto3.client("ec2", endpoint_url=f"http://{address}:{PORT}", **CREDENTIALS)
+        self._sizes: dict[str, tuple[int, float]] = {}
+        self._user_data: dict[str, str] = {}
+
+    def machines(self) -> Iterable[Booked]:
+        answer = self.ec2.describe_instances()
+        found = [machine for reservation in answer["Reservations"] for machine in reservation["Instances"]]
+        for machine in found:
+            state = machine["State"]["Name"]
+            if state in ("terminated", "shutting-down"):
+                continue
+            memory_mb, processors = self._size(machine["InstanceType"])
+            yield Booked(
+                name=machine["InstanceId"],
+                address=machine["PrivateIpAddress"],
+                runs=state == "running",
+                image=machine["ImageId"],
+                size=machine["InstanceType"],
+                memory_mb=memory_mb,
+                processors=processors,
+                keys=self._keys(machine.get("KeyName")),
+                user_data=self._text(machine["InstanceId"]),
+                volumes=self._attached(machine),
+            )
+
+    def images(self) -> Mapping[str, str]:
+        owned = self.ec2.describe_images(Owners=["self"])["Images"]
+        return {image["ImageId"]: image["SourceInstanceId"] for image in owned if image.get("SourceInstanceId")}
+
+    def volumes(self) -> Iterable[str]:
+        return [volume["VolumeId"] for volume in self.ec2.describe_volumes()["Volumes"]]
+
+    def _size(self, name: str) -> tuple[int, float]:
+        if name not in self._sizes:
+            told = self.ec2.describe_instance_types(InstanceTypes=[name])["InstanceTypes"][0]
+            self._sizes[name] = (told["MemoryInfo"]["SizeInMiB"], told["VCpuInfo"]["DefaultVCpus"])
+        return self._sizes[name]
+
+    def _keys(self, name: str | None) -> tuple[str, ...]:
+        if not name:
+            return ()
+        pairs = self.ec2.describe_key_pairs(KeyNames=[name], IncludePublicKey=True)["KeyPairs"]
+        return tuple(pair["PublicKey"] for pair in pairs)
+
+    def _text(self, identity: str) -> str:
+        if identity not in self._user_data:
+            told = self.ec2.describe_instance_attribute(InstanceId=identity, Attribute="userData")
+            encoded = told.get("UserData", {}).get("Value", "")
+            self._user_data[identity] = base64.b64decode(encoded).decode()
+        return self._user_data[identity]
+
+    def _attached(self, machine: dict[str, Any]) -> dict[str, tuple[str, int]]:
+        roots = {machine.get("RootDeviceName"), "/dev/sda1", "/dev/xvda"}  # moto has both
+        names = {
+            mapping["DeviceName"]: mapping["Ebs"]["VolumeId"]
+            for mapping in machine.get("BlockDeviceMappings", [])
+            if mapping["DeviceName"] not in roots
+        }
+        if not names:
+            return {}
+        told = self.ec2.describe_volumes(VolumeIds=list(names.values()))["Volumes"]
+        sizes = {volume["VolumeId"]: volume["Size"] for volume in told}
+        return {device: (volume, sizes[volume]) for device, volume in names.items()}
