@@ -25,11 +25,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(CHECKOUT / "tests"), str(CHECKOUT / "tests" / "benchmarks"), str(CHECKOUT / "collections")]
+sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "collections")]
 
-from run import durations, say  # noqa: E402 - the path is known only now
-from support.grid import LocalGrid  # noqa: E402
-from support.playbook import killing  # noqa: E402
+from tests.benchmarks.run import durations, say  # noqa: E402 - the path is known only now
+from tests.support.grid import LocalGrid  # noqa: E402
+from tests.support.playbook import killing  # noqa: E402
 
 BLOB_MB = 10
 NODES = ("--limit", "net,alice,alice-w1")

@@ -32,11 +32,10 @@ import boto3
 import yaml
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "tests" / "benchmarks")]
+sys.path.insert(0, str(CHECKOUT))
 
-from ec2_replay import PAGE_SIZE, regions  # noqa: E402 - the path is known only now
-from run import say  # noqa: E402
-
+from tests.benchmarks.ec2_replay import PAGE_SIZE, regions  # noqa: E402 - the path is known only now
+from tests.benchmarks.run import say  # noqa: E402
 from tests.support.runtime import free_port  # noqa: E402
 from tests.support.servers import moto_server, server  # noqa: E402
 

@@ -29,12 +29,13 @@ class Asker(threading.Thread):
 
     def __init__(self, url: str, context: ssl.SSLContext, stop: Path) -> None:
         super().__init__()
-        self.url, self._context, self._stop = url, context, stop
+        # threading.Thread has a _stop of its own.
+        self.url, self._context, self._stop_file = url, context, stop
         self.answers: list[float] = []
         self.failed: list[str] = []
 
     def run(self) -> None:
-        while not self._stop.exists():
+        while not self._stop_file.exists():
             try:
                 with urllib.request.urlopen(  # noqa: S310 - the URL of our own test
                     f"{self.url}/api/v2/metadata", timeout=TIMEOUT_SECONDS, context=self._context
