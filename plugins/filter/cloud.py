@@ -1,0 +1,175 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters of machines in clouds: subnets, rules in the words of a cloud, and what became of machines to make."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.report import table
+
+# What clouds say when a zone cannot have one more machine of that size, and another one may.
+NO_ROOM = ("InsufficientInstanceCapacity", "Unsupported", "No valid host was found")
+
+
+def cloud_subnets(network: str, zones: Sequence[str], prefix: str) -> list[dict[str, Any]]:
+    """A public and a private subnet for each zone, of equal sizes: name, cidr, zone, public."""
+    try:
+        whole = ipaddress.ip_network(network)
+        bits = (2 * len(zones) - 1).bit_length()
+        parts = [str(part) for part in whole.subnets(prefixlen_diff=bits)]
+    except ValueError as error:
+        raise AnsibleFilterError(f"pygrid_cloud_cidr is {network}, which cannot be divided: {error}") from error
+    wanted = [(public, zone) for public in (True, False) for zone in zones]
+    return [
+        {"name": f"{prefix}-{'public' if public else 'private'}-{zone}", "cidr": cidr, "zone": zone, "public": public}
+        for (public, zone), cidr in zip(wanted, parts, strict=False)
+    ]
+
+
+def aws_rules(rules: Iterable[Mapping[str, Any]], groups: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Rules of machine_plan for amazon.aws.ec2_security_group. ``groups``: id of the security group of each kind."""
+    found = []
+    for rule in rules:
+        common = {"proto": "tcp", "ports": [rule["port"]], "rule_desc": rule["why"]}
+        found += [{**common, "group_id": groups[kind]} for kind in rule["kinds"]]
+        for version, name in ((4, "cidr_ip"), (6, "cidr_ipv6")):
+            cidrs = [cidr for cidr in rule["cidrs"] if ipaddress.ip_network(cidr, strict=False).version == version]
+            found += [{**common, name: cidr} for cidr in cidrs]
+    return found
+
+
+def with_kept_volumes(
+    machines: Iterable[Mapping[str, Any]], volumes: Iterable[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Machines to make, each in the zone of the volume that was kept of it. ``volumes``: of amazon.aws.ec2_vol_info."""
+    zones = {
+        volume["tags"]["pygrid_data_of"]: volume["zone"] for volume in volumes if "pygrid_data_of" in volume["tags"]
+    }
+    return [
+        {**machine, "zones": [zones[machine["host"]]] if machine["host"] in zones else machine["zones"]}
+        for machine in machines
+    ]
+
+
+def machines_to_try(
+    machines: Iterable[Mapping[str, Any]], attempt: int, made: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Machines that are still to be made, each with the ``zone`` to try.
+
+    Args:
+        machines: all that are to be made.
+        attempt: counted from 0.
+        made: what became of those of former attempts; a cloud may say yes where another zone had no room.
+    """
+    found = []
+    for machine in machines:
+        failure = made.get(machine["host"], {}).get("failure", NO_ROOM[0])
+        if attempt < len(machine["zones"]) and any(words in failure for words in NO_ROOM):
+            found.append({**machine, "zone": machine["zones"][attempt]})
+    return found
+
+
+def machines_made(results: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What became of machines, by host. ``results``: of asynchronous tasks that each made one.
+
+    Each has id, made (whether by this run) and failure, which is "" for a good one.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for result in results:
+        host = result["item"]["item"]["host"]
+        ids = result.get("instance_ids") or []
+        failure = "" if ids else _reason(result)
+        found[host] = {"id": ids[0] if ids else "", "made": bool(result.get("changed")), "failure": failure}
+    return found
+
+
+def _reason(result: Mapping[str, Any]) -> str:
+    said = result.get("msg") or result.get("module_stderr") or "it was not made in time"
+    return " ".join(str(said).split())[:500]
+
+
+def machine_failures(made: Mapping[str, Mapping[str, Any]], machines: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each machine that could not be made."""
+    found = []
+    for machine in machines:
+        failure = made[machine["host"]]["failure"]
+        if failure:
+            zones = ", ".join(machine["zones"])
+            found.append(f"{machine['host']} ({machine['size']}, tried in {zones}): {failure}")
+    return found
+
+
+def machines_dead(made: Mapping[str, Mapping[str, Any]], hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Hosts whose machine was made by this run and cannot be logged in to."""
+    return [host for host, machine in made.items() if machine["made"] and not _has_booted(host, hostvars)]
+
+
+def _has_booted(host: str, hostvars: Mapping[str, Mapping[str, Any]]) -> bool:
+    if host not in hostvars:
+        return False
+    boot = hostvars[host].get("__cloud_boot") or {}
+    return "elapsed" in boot and "msg" not in boot
+
+
+# Of each kind of thing in AWS's answers the attribute that holds its id.
+AWS_IDS = {
+    "machine": "instance_id",
+    "volume": "id",
+    "NAT gateway": "nat_gateway_id",
+    "internet gateway": "internet_gateway_id",
+    "subnet": "subnet_id",
+    "route table": "route_table_id",
+    "security group": "group_id",
+    "network": "vpc_id",
+    "key": "key_pair_id",
+}
+
+
+def aws_found(answers: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Everything that was found, each with kind, id, name, network, cidr, and kept: whether it holds data of a node."""
+    return [
+        {
+            "kind": kind,
+            "id": one[AWS_IDS[kind]],
+            "name": one.get("key_name") or (one.get("tags") or {}).get("Name", ""),
+            "network": one.get("vpc_id") or next((there["vpc_id"] for there in one.get("attachments") or []), ""),
+            "cidr": one.get("cidr_block", ""),
+            "kept": kind == "volume" and "pygrid_data_of" in one["tags"],
+        }
+        for kind, found in answers.items()
+        for one in found
+    ]
+
+
+def cloud_found_text(found: Sequence[Mapping[str, Any]], grid: str, with_data: bool) -> str:
+    """What deprovision.yml removes and keeps, for people."""
+    if not found:
+        return f"Nothing carries the tags of {grid}."
+    rows = [["KIND", "NAME", "ID", "WHAT"]]
+    for one in found:
+        what = "is kept: it holds data" if one["kept"] and not with_data else "is removed"
+        rows.append([one["kind"], one["name"], one["id"], what])
+    return "\n".join(table(rows))
+
+
+class FilterModule:
+    """The filters of this file; each has its documentation beside it."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "aws_found": aws_found,
+            "aws_rules": aws_rules,
+            "cloud_found_text": cloud_found_text,
+            "cloud_subnets": cloud_subnets,
+            "machine_failures": machine_failures,
+            "machines_dead": machines_dead,
+            "machines_made": machines_made,
+            "machines_to_try": machines_to_try,
+            "with_kept_volumes": with_kept_volumes,
+        }

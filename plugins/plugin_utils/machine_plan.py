@@ -1,0 +1,223 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which machines a grid in a cloud is to have, and which of them are missing.
+
+Nothing here talks to a cloud: what there is, an inventory plugin has found by the machines' tags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid_checks import NAME
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.machines import DOMAIN, GRID, GROUPS, NODE, ROLE
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.report import table
+
+NETWORK_NAME = "net"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of ``pygrid_machines``: machines that are alike. Sizes of disks are in GB; ``zones``: in this order."""
+
+    role: str
+    size: str
+    name: str = ""
+    domain: str = ""
+    count: int = 1
+    zones: Sequence[str] = ()
+    disk: int = 20
+    data_disk: int = 0
+    spot: bool = False
+    public: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.role, self.name, self.domain and f"for {self.domain}")))
+
+
+@dataclass(frozen=True)
+class Present:
+    """A machine of the grid that the inventory found. ``facts``: its variable ``pygrid_machine``."""
+
+    host: str
+    role: str
+    domain: str
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class New:
+    """A machine to make. ``host``: the node's name; ``tags``: all that it has to have."""
+
+    host: str
+    role: str
+    domain: str
+    size: str
+    zones: Sequence[str]
+    disk: int
+    data_disk: int
+    spot: bool
+    public: bool
+    tags: Mapping[str, str]
+
+
+@dataclass
+class Plan:
+    """``other_size``: machines that are there with another size than the wanted one, which resize.yml changes.
+
+    ``more``: a sentence for each Domain with more Workers than wanted.
+    """
+
+    new: list[New] = field(default_factory=list)
+    present: list[Present] = field(default_factory=list)
+    other_size: dict[str, str] = field(default_factory=dict)
+    more: list[str] = field(default_factory=list)
+
+    def as_data(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def problems(entries: Sequence[Entry]) -> Iterator[str]:
+    """What cannot be meant; shapes were checked before."""
+    if not entries:
+        yield "pygrid_machines is empty: say which machines the grid is to have"
+    networks = [entry for entry in entries if entry.role == "network"]
+    if sum(entry.count for entry in networks) > 1:
+        yield "pygrid_machines has more than one network; a grid has one"
+    names: set[str] = set()
+    for entry in entries:
+        if entry.role == "domain" and not entry.name:
+            yield "pygrid_machines: a domain has no name"
+        if entry.role == "worker" and not entry.domain:
+            yield f"pygrid_machines: a {entry} has no domain, which is the Domain that it works for"
+        if entry.role == "worker" and entry.name:
+            yield f"pygrid_machines: {entry}: Workers get their names from their Domain; leave the name out"
+        if entry.role == "domain" and entry.count != 1:
+            yield f"pygrid_machines: {entry} has count {entry.count}; each Domain is an entry of its own"
+        if entry.count < 0:
+            yield f"pygrid_machines: {entry} has count {entry.count}"
+        for name in filter(None, (entry.name, entry.domain)):
+            if not NAME.match(name):
+                yield (
+                    f"pygrid_machines: {name!r} is no name of a node (letters, digits, dot, dash and underscore, at"
+                    " most 50, a letter or digit first)"
+                )
+        name = entry.name or (NETWORK_NAME if entry.role == "network" else "")
+        if name in names:
+            yield f"pygrid_machines names {name} twice"
+        names |= {name} - {""}
+    domains = {entry.name for entry in entries if entry.role == "domain"}
+    for domain in {entry.domain for entry in entries if entry.role == "worker"} - domains - {""}:
+        yield f"pygrid_machines has Workers for {domain}, and no domain of that name"
+
+
+def make_plan(
+    grid: str, entries: Sequence[Entry], zones: Sequence[str], workers: Mapping[str, int], present: Sequence[Present]
+) -> Plan:
+    """What has to be made.
+
+    Args:
+        grid: value of the tag pygrid_grid.
+        entries: the machines that are wanted.
+        zones: those of entries that name none; machines are spread over them.
+        workers: wanted numbers of Workers by Domain (``pygrid_domain_workers``), which win over counts of entries.
+        present: the machines of the grid that are there.
+    """
+    plan = Plan(present=list(present))
+    here = {machine.host: machine for machine in present}
+    names = set(here)
+    for entry in entries:
+        for host in _missing(entry, workers, here, names, plan):
+            names.add(host)
+            order = _zones_from(entry.zones or zones, len(plan.new) + len(present))
+            plan.new.append(_new(host, entry, order, grid))
+    return plan
+
+
+def _missing(
+    entry: Entry, workers: Mapping[str, int], here: Mapping[str, Present], names: set[str], plan: Plan
+) -> Iterator[str]:
+    if entry.role in ("network", "domain"):
+        host = entry.name or NETWORK_NAME
+        alike = [here[host]] if host in here else []
+        wanted, prefix = entry.count, ""
+    else:
+        alike = [one for one in here.values() if one.role == entry.role and one.domain == entry.domain]
+        wanted = int(workers.get(entry.domain, entry.count)) if entry.role == "worker" else entry.count
+        host, prefix = "", f"{entry.domain}-w" if entry.role == "worker" else f"{entry.name or 'spare'}-"
+        if len(alike) > wanted and entry.role == "worker":
+            plan.more.append(
+                f"{entry.domain} has {len(alike)} Workers and {wanted} are wanted; scale.yml takes Workers away"
+            )
+    for machine in alike:
+        if machine.facts.get("type") != entry.size:
+            plan.other_size[machine.host] = entry.size
+    for _number in range(wanted - len(alike)):
+        yield host or _free(prefix, names)
+
+
+def _free(prefix: str, names: set[str]) -> str:
+    number = 1
+    while f"{prefix}{number}" in names:
+        number += 1
+    return f"{prefix}{number}"
+
+
+def _zones_from(zones: Sequence[str], start: int) -> list[str]:
+    """All zones, beginning with another one for each machine: the next ones are for when the first has no room."""
+    if not zones:
+        return []
+    start %= len(zones)
+    return [*zones[start:], *zones[:start]]
+
+
+def _new(host: str, entry: Entry, zones: Sequence[str], grid: str) -> New:
+    tags = {GRID: grid, ROLE: entry.role, NODE: host} | ({DOMAIN: entry.domain} if entry.domain else {})
+    return New(
+        host=host,
+        role=entry.role,
+        domain=entry.domain,
+        size=entry.size,
+        zones=zones,
+        disk=entry.disk,
+        data_disk=entry.data_disk,
+        spot=entry.spot,
+        public=entry.public or entry.role == "network",
+        tags={**entry.tags, **tags},
+    )
+
+
+def plan_text(plan: Plan) -> str:
+    """The plan as a table, for a person to agree to."""
+    rows = [["NODE", "KIND", "SIZE", "WHERE", "WHAT"]]
+    for machine in plan.present:
+        size, wanted = str(machine.facts.get("type")), plan.other_size.get(machine.host)
+        what = f"is there; {wanted} is wanted: resize.yml" if wanted else "is there"
+        rows.append([machine.host, machine.role, size, _place(machine.facts), what])
+    for new in plan.new:
+        details = [
+            f"disk {new.disk} GB",
+            f"data {new.data_disk} GB" if new.data_disk else "",
+            "spot" if new.spot else "",
+            "public address" if new.public else "",
+        ]
+        zone = new.zones[0] if new.zones else "-"
+        rows.append([new.host, new.role, new.size, zone, f"is made: {', '.join(filter(None, details))}"])
+    if not plan.new:
+        plan_line = "All machines are there."
+    else:
+        plan_line = f"{len(plan.new)} machine{'s' if len(plan.new) > 1 else ''} to make, which the cloud charges for."
+    return "\n".join([*table(rows), "", plan_line, *plan.more])
+
+
+def _place(facts: Mapping[str, Any]) -> str:
+    return str(facts.get("zone") or facts.get("region") or "-")
+
+
+def groups_of(plan: Plan) -> dict[str, str]:
+    """The group of the inventory of each machine to make."""
+    return {new.host: GROUPS[new.role] for new in plan.new}
