@@ -122,6 +122,7 @@ AWS_IDS = {
     "machine": "instance_id",
     "volume": "id",
     "NAT gateway": "nat_gateway_id",
+    "address": "public_ip",
     "internet gateway": "internet_gateway_id",
     "subnet": "subnet_id",
     "route table": "route_table_id",

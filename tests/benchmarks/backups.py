@@ -103,7 +103,7 @@ def ours(grid: LocalGrid, folder: Path) -> list[tuple[str, float]]:
         rows.append((f"alice: {name}", json.loads(last.read_text())["good"]["seconds"]))
     say("restore")
     record = folder / "record"
-    run = grid.play("restore", "--limit", "alice", environment=killing(record, 0))
+    run = grid.play("restore", "--limit", "alice,alice-w1", environment=killing(record, 0))
     assert run.returncode == 0, run.output
     steps = durations(record)
     rows += [

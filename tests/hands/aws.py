@@ -18,7 +18,8 @@ from .cloud import Booked
 
 PORT = 5000
 REGION = "eu-west-1"
-CREDENTIALS = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": REGION}
+# Not so short that modules of Ansible, which mask the secret one wherever it occurs, would mask parts of other words.
+CREDENTIALS = {"aws_access_key_id": "of-the-tests", "aws_secret_access_key": "secret-of-the-tests", "region_name": REGION}
 # The account of Debian's own images, and what such an image says of itself.
 DEBIAN = {
     "ami_id": "ami-0debian12bookworm",
@@ -45,15 +46,15 @@ def serve(folder: Path, address: str) -> list[str]:
     settings = [
         f"MOTO_AMIS_PATH={images}", "MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION=true", "MOTO_ENABLE_AMI_VALIDATION=true"
     ]  # fmt: skip
-    return ["env", *settings, sys.executable, "-m", "moto.server", "-H", address, "-p", str(PORT)]
+    return ["env", *settings, sys.executable, "-m", "tests.hands.moto_server", "-H", address, "-p", str(PORT)]
 
 
 def environment(address: str) -> dict[str, str]:
     """How everybody's SDK finds the API."""
     return {
         "AWS_ENDPOINT_URL": f"http://{address}:{PORT}",
-        "AWS_ACCESS_KEY_ID": "a",
-        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_ACCESS_KEY_ID": CREDENTIALS["aws_access_key_id"],
+        "AWS_SECRET_ACCESS_KEY": CREDENTIALS["aws_secret_access_key"],
         "AWS_REGION": REGION,
         "AWS_EC2_METADATA_DISABLED": "true",
     }

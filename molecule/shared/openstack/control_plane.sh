@@ -46,7 +46,7 @@ start_stores() {
         mysql -e "CREATE DATABASE IF NOT EXISTS $name; GRANT ALL ON $name.* TO 'openstack'@'localhost' IDENTIFIED BY '$PASSWORD'"
     done
     rabbitmqctl await_startup --timeout 120
-    rabbitmqctl add_user openstack "$PASSWORD"
+    rabbitmqctl add_user openstack "$PASSWORD" || rabbitmqctl change_password openstack "$PASSWORD"
     rabbitmqctl set_permissions openstack '.*' '.*' '.*'
     # One process each, and Python as the plugin; the profile needs AppArmor.
     sed -i -E 's/^processes *=.*/processes = 1/; s/^threads *=.*/threads = 8/; s/^plugins *=.*/plugins = python3/

@@ -1,0 +1,26 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""moto's server, saying what AWS always says and moto leaves out, where modules of amazon.aws count on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from moto.ec2.models.elastic_block_store import Volume
+from moto.server import main
+
+made = Volume.__init__
+
+
+def make(self: Volume, *values: Any, **named: Any) -> None:
+    """A volume that says of itself whether several machines may use it, and what snapshot it is from: none is ""."""
+    said = {"multi_attach_enabled": named.get("multi_attach_enabled") or False}
+    made(self, *values, **{**named, **said})
+    self.snapshot_id = self.snapshot_id or ""
+
+
+Volume.__init__ = make
+
+if __name__ == "__main__":
+    main()
