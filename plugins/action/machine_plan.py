@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.openmined.pygrid.plugins.plugin_utils import machine_plan
@@ -17,6 +18,7 @@ from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid_reader impor
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.machine_plan import Entry, Plan, Present
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.machines import FAILED, GROUPS
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.scale import as_numbers
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.scale_file import place_of
 
 
 class ActionModule(ActionBase):
@@ -38,7 +40,11 @@ class ActionModule(ActionBase):
         hosts, spare = nodes_and_spare(task_vars["groups"])
         present = list(_present([*hosts, *spare], task_vars["hostvars"]))
         workers = {name: int(number) for name, number in as_numbers(given.get("workers")).items()}
-        plan = machine_plan.make_plan(given["grid"], entries, given.get("zones") or [], workers, present)
+        only_workers = boolean(given.get("only_workers", False))
+        if only_workers:
+            entries = machine_plan.only_workers(entries, list(workers))
+        free = len(_free(spare, hosts, task_vars["hostvars"])) if only_workers else 0
+        plan = machine_plan.make_plan(given["grid"], entries, given.get("zones") or [], workers, present, free)
         rules, problems = self._rules(task_vars["hostvars"], hosts, spare, plan)
         if problems:
             return _refusal(result, [f"{host}: {problem}" for host, problem in dict.fromkeys(problems)])
@@ -47,6 +53,7 @@ class ActionModule(ActionBase):
             "changed": False,
             **plan.as_data(),
             "rules": rules,
+            "scale_file": str(place_of("", task_vars.get("ansible_inventory_sources") or []) or ""),
             "text": machine_plan.plan_text(plan),
         }
 
@@ -83,6 +90,12 @@ class ActionModule(ActionBase):
             return {}, problems
         administrators = self._task.args.get("administrators") or []
         return access(grid.as_data(), {host: hostvars[host] for host in grid.nodes}, administrators), []
+
+
+def _free(spare: Sequence[str], hosts: Sequence[str], hostvars: Any) -> list[str]:
+    """Spare machines that carry no node."""
+    taken = {str(hostvars[host].get("ansible_host", host)) for host in hosts}
+    return [host for host in spare if str(hostvars[host].get("ansible_host", host)) not in taken]
 
 
 def _refusal(result: dict[str, Any], problems: Sequence[str]) -> dict[str, Any]:

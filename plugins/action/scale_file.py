@@ -35,7 +35,7 @@ class ActionModule(ActionBase):
         for step in given.get("begin") or []:
             content.begin(step["host"], step["what"], (given.get("variables") or {}).get(step["host"]))
         for step in given.get("end") or []:
-            content.end(step["host"])
+            content.end(step["host"], step["host"] in (given.get("without_machine") or []))
         for step in given.get("undo") or []:
             if not step["begun"]:
                 content.undo(step["host"])

@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.machines import ROLE
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.report import table
 
 # What clouds say when a zone cannot have one more machine of that size, and another one may.
@@ -117,6 +118,16 @@ def _has_booted(host: str, hostvars: Mapping[str, Mapping[str, Any]]) -> bool:
     return "elapsed" in boot and "msg" not in boot
 
 
+def machines_of_workers(workers: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Those of the Workers for which the cloud made a machine of their own, which goes with them."""
+    found = []
+    for host in workers:
+        tags = (hostvars[host].get("pygrid_machine") or {}).get("tags") or {}
+        if tags.get(ROLE) == "worker" and f"{ROLE}_2" not in tags:
+            found.append(host)
+    return found
+
+
 # Of each kind of thing in AWS's answers the attribute that holds its id.
 AWS_IDS = {
     "machine": "instance_id",
@@ -171,6 +182,7 @@ class FilterModule:
             "machine_failures": machine_failures,
             "machines_dead": machines_dead,
             "machines_made": machines_made,
+            "machines_of_workers": machines_of_workers,
             "machines_to_try": machines_to_try,
             "with_kept_volumes": with_kept_volumes,
         }

@@ -41,6 +41,10 @@ options:
     type: list
     elements: str
     default: []
+  only_workers:
+    description: Plan nothing but Workers of the Domains in O(workers), and none that finds a spare machine.
+    type: bool
+    default: false
 author:
   - OpenMined and contributors (@OpenMined)
 """
@@ -80,6 +84,10 @@ rules:
   description: By kind of node a list of rules, each with port, kinds, cidrs and why.
   returned: success
   type: dict
+scale_file:
+  description: The file of inventory in which what begins and ends is kept; "" where the inventory is no file.
+  returned: success
+  type: str
 text:
   description: The plan for people.
   returned: success

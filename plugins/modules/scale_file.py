@@ -35,6 +35,11 @@ options:
     type: list
     elements: dict
     default: []
+  without_machine:
+    description: With O(end), Workers whose machine was removed with them, so that they are not kept as spare ones.
+    type: list
+    elements: str
+    default: []
   undo:
     description: Steps that were begun by this run and are not done after all; it must not have changed anything yet.
     type: list

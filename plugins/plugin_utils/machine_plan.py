@@ -8,8 +8,8 @@ Nothing here talks to a cloud: what there is, an inventory plugin has found by t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid_checks import NAME
@@ -115,8 +115,20 @@ def problems(entries: Sequence[Entry]) -> Iterator[str]:
         yield f"pygrid_machines has Workers for {domain}, and no domain of that name"
 
 
+def only_workers(entries: Sequence[Entry], domains: Iterable[str]) -> list[Entry]:
+    """What scale.yml makes: Workers of these Domains, like those of the entries, of another Domain if need be."""
+    kinds = [entry for entry in entries if entry.role == "worker"]
+    found = [next((one for one in kinds if one.domain == domain), next(iter(kinds), None)) for domain in domains]
+    return [replace(entry, domain=domain) for entry, domain in zip(found, domains, strict=True) if entry]
+
+
 def make_plan(
-    grid: str, entries: Sequence[Entry], zones: Sequence[str], workers: Mapping[str, int], present: Sequence[Present]
+    grid: str,
+    entries: Sequence[Entry],
+    zones: Sequence[str],
+    workers: Mapping[str, int],
+    present: Sequence[Present],
+    free: int = 0,
 ) -> Plan:
     """What has to be made.
 
@@ -126,12 +138,16 @@ def make_plan(
         zones: those of entries that name none; machines are spread over them.
         workers: wanted numbers of Workers by Domain (``pygrid_domain_workers``), which win over counts of entries.
         present: the machines of the grid that are there.
+        free: number of spare machines that Workers can be put on, so that none is made for those.
     """
     plan = Plan(present=list(present))
     here = {machine.host: machine for machine in present}
     names = set(here)
     for entry in entries:
         for host in _missing(entry, workers, here, names, plan):
+            if entry.role == "worker" and free:
+                free -= 1
+                continue
             names.add(host)
             order = _zones_from(entry.zones or zones, len(plan.new) + len(present))
             plan.new.append(_new(host, entry, order, grid))

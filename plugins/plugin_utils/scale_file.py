@@ -72,11 +72,11 @@ class ScaleFile:
         elif what in (JOINING, LEAVING):
             self.keep(host, {JOINED: what == JOINING})
 
-    def end(self, host: str) -> None:
-        """Note that what was begun is done."""
+    def end(self, host: str, machine_is_gone: bool = False) -> None:
+        """Note that what was begun is done. ``machine_is_gone``: the inventory will not have that host any more."""
         if self.unfinished.pop(host, None) == GOING:
             self.scaled.pop(host, None)
-            if self.workers.pop(host, None) is None and host not in self.spare:
+            if self.workers.pop(host, None) is None and host not in self.spare and not machine_is_gone:
                 self.spare.append(host)
 
     def undo(self, host: str) -> None:
