@@ -19,7 +19,11 @@ from .cloud import Booked
 PORT = 5000
 REGION = "eu-west-1"
 # Not so short that modules of Ansible, which mask the secret one wherever it occurs, would mask parts of other words.
-CREDENTIALS = {"aws_access_key_id": "of-the-tests", "aws_secret_access_key": "secret-of-the-tests", "region_name": REGION}
+CREDENTIALS = {
+    "aws_access_key_id": "of-the-tests",
+    "aws_secret_access_key": "secret-of-the-tests",
+    "region_name": REGION,
+}
 # The account of Debian's own images, and what such an image says of itself.
 DEBIAN = {
     "ami_id": "ami-0debian12bookworm",

@@ -32,6 +32,8 @@ Result = TypeVar("Result")
 NETWORK = "10.101"
 FIRST_NUMBER = 11
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
+#: Labs are called like the scenarios of molecule.
+LAB_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,30}")
 #: What `systemctl is-system-running` says of a host that has finished booting.
 BOOTED = ("running", "degraded")
 # Far more than a boot takes: a host with nodes starts them at the same time as others do.
@@ -42,8 +44,8 @@ class Lab:
     """A lab by name. Its state lies in its folder, so any process can go on where another one ended."""
 
     def __init__(self, name: str) -> None:
-        if not NAME.fullmatch(name):
-            raise LabError(f"a lab cannot be called {name!r}: use lower-case letters, digits and -")
+        if not LAB_NAME.fullmatch(name):
+            raise LabError(f"a lab cannot be called {name!r}: use lower-case letters, digits, _ and -")
         self.name = name
         self.folder = CACHE / name
         self.state = self.folder / "lab.json"

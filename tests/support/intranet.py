@@ -94,8 +94,12 @@ class Intranet:
         assert run.returncode == 0, run.output[-6000:]
         return run
 
+    def place(self, host: str) -> str:
+        """The lab's name of a host."""
+        return host
+
     def address(self, host: str) -> str:
-        return self.lab.network.address(self.lab.hosts[host].number)
+        return self.lab.network.address(self.lab.hosts[self.place(host)].number)
 
     def url(self, node: str) -> str:
         return f"https://{self.address(node)}"
@@ -105,7 +109,7 @@ class Intranet:
         if account != "root":
             command = f"runuser -u {account} -- sh -c {shlex.quote(command)}"
         done = subprocess.run(
-            self.lab.ssh_command(host, command),
+            self.lab.ssh_command(self.place(host), command),
             input=text,
             capture_output=True,
             text=True,
@@ -128,7 +132,7 @@ class Intranet:
 
     def put(self, host: str, content: bytes, path: str) -> None:
         """Write a private file on a host."""
-        command = self.lab.ssh_command(host, f"umask 077; cat > {shlex.quote(path)}")
+        command = self.lab.ssh_command(self.place(host), f"umask 077; cat > {shlex.quote(path)}")
         subprocess.run(command, input=content, check=True, timeout=120)
 
     def status(self, host: str, node: str) -> dict[str, Any]:

@@ -1,0 +1,143 @@
+# Copyright (c) OpenMined and contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The life of a grid in a cloud, from an empty account to an empty account. In this order."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.support.cloud_grid import CloudGrid
+
+pytestmark = pytest.mark.timeout(0)
+
+NODES = {"net", "alice", "bob", "alice-w1", "bob-w1"}
+
+
+def workers(number: int) -> tuple[str, ...]:
+    return ("-e", json.dumps({"pygrid_domain_workers": {"alice": number}}))
+
+
+def twice(grid: CloudGrid, playbook: str, *arguments: str) -> None:
+    """Run a playbook, and insist that it changes nothing when it is run again."""
+    run = grid.must_play(playbook, *arguments, timeout_seconds=1800)
+    print(f"{playbook} {' '.join(arguments)}: {run.seconds:.0f} s")
+    again = grid.must_play(playbook, *arguments)
+    assert again.changed == 0, again.output[-6000:]
+
+
+def work(grid: CloudGrid, owner: dict[str, Path], domain: str) -> None:
+    """A job over the data of a Domain comes to a good end."""
+    job = grid.client("submit", grid.url(domain), owner[domain], "0")["job"]
+    assert grid.client("result", grid.url(domain), owner[domain], job, "60")["status"] == "completed"
+
+
+def serving(grid: CloudGrid, domain: str) -> set[str]:
+    """The Workers that a Domain has."""
+    return {one["name"] for one in grid.status(domain, domain)["workers"] if one["state"] != "detached"}
+
+
+def test_check_mode_makes_nothing(grid: CloudGrid) -> None:
+    run = grid.must_play("provision", "--check")
+    assert "5 machines to make" in run.output
+    assert "alice-w1  worker" in run.output
+    assert grid.machines() == {}
+    assert (
+        grid.ask(lambda ec2: ec2.describe_vpcs(Filters=[{"Name": "tag-key", "Values": ["pygrid_grid"]}]))["Vpcs"] == []
+    )
+
+
+def test_machines_appear(grid: CloudGrid) -> None:
+    twice(grid, "provision")
+    machines = grid.machines()
+    assert set(machines) == NODES
+    assert [name for name, machine in machines.items() if machine.get("PublicIpAddress")] == ["net"]
+    check = grid.must_play("provision", "--check")
+    assert check.changed == 0, check.output[-6000:]
+
+
+def test_the_cloud_lets_in_only_who_has_to(grid: CloudGrid) -> None:
+    groups = grid.ask(
+        lambda ec2: ec2.describe_security_groups(Filters=[{"Name": "tag:pygrid_grid", "Values": ["heart"]}])
+    )
+    names = {group["GroupId"]: group["GroupName"].rpartition("-")[2] for group in groups["SecurityGroups"]}
+    found = {
+        (names[group["GroupId"]], permission["FromPort"], source)
+        for group in groups
+        for permission in group["IpPermissions"]
+        for source in [
+            *(names[pair["GroupId"]] for pair in permission["UserIdGroupPairs"]),
+            *(entry["CidrIp"] for entry in permission["IpRanges"]),
+        ]
+    }
+    ssh = {(kind, 22, source) for kind in names.values() for source in ("network", "198.51.100.0/24")}
+    assert found - ssh == {
+        ("network", 443, "0.0.0.0/0"),
+        ("network", 443, "domain"),
+        ("domain", 443, "0.0.0.0/0"),
+        ("domain", 443, "network"),
+        ("domain", 443, "worker"),
+        ("domain", 5432, "worker"),
+        ("domain", 5500, "worker"),
+    }
+    assert ssh <= found
+
+
+def test_a_grid_runs_on_them(grid: CloudGrid) -> None:
+    twice(grid, "deploy")
+
+
+def test_people_work_with_it(grid: CloudGrid, owner: dict[str, Path]) -> None:
+    for domain in ("alice", "bob"):
+        grid.client("seed", grid.url(domain), owner[domain])
+        work(grid, owner, domain)
+    assert grid.client("peers", grid.url("net")) == {"alice": "ACTIVE", "bob": "ACTIVE"}
+
+
+def test_more_workers_are_more_machines(grid: CloudGrid, owner: dict[str, Path]) -> None:
+    twice(grid, "scale", *workers(4))
+    assert set(grid.machines()) == NODES | {"alice-w2", "alice-w3", "alice-w4"}
+    assert serving(grid, "alice") == {"alice-w1", "alice-w2", "alice-w3", "alice-w4"}
+    work(grid, owner, "alice")
+
+
+def test_a_machine_that_was_taken_away_is_replaced(grid: CloudGrid, owner: dict[str, Path]) -> None:
+    grid.terminate("alice-w2")
+    twice(grid, "scale", *workers(4))
+    assert set(grid.machines()) == NODES | {"alice-w2", "alice-w3", "alice-w4"}
+    grid.eventually(lambda: len(serving(grid, "alice")) == 4)
+    work(grid, owner, "alice")
+
+
+def test_fewer_workers_are_fewer_machines(grid: CloudGrid, owner: dict[str, Path]) -> None:
+    twice(grid, "scale", *workers(1))
+    assert len(grid.machines()) == len(NODES)
+    assert len(serving(grid, "alice")) == 1
+    work(grid, owner, "alice")
+
+
+def test_nothing_is_left_but_data(grid: CloudGrid) -> None:
+    check = grid.must_play("deprovision", "--check")
+    assert set(grid.machines())
+    assert "is kept: it holds data" in check.output
+    twice(grid, "deprovision")
+    assert grid.machines() == {}
+    tags = [{tag["Key"]: tag["Value"] for tag in one["Tags"]} for one in grid.tagged("describe_volumes", "Volumes")]
+    assert [each["pygrid_data_of"] for each in tags] == ["alice"]
+    for question, answer in (
+        ("describe_vpcs", "Vpcs"),
+        ("describe_subnets", "Subnets"),
+        ("describe_security_groups", "SecurityGroups"),
+        ("describe_internet_gateways", "InternetGateways"),
+        ("describe_route_tables", "RouteTables"),
+        ("describe_key_pairs", "KeyPairs"),
+        ("describe_addresses", "Addresses"),
+    ):
+        assert grid.tagged(question, answer) == [], question
+    grid.must_play("deprovision", "-e", "pygrid_deprovision_data=true")
+    assert grid.tagged("describe_volumes", "Volumes") == []
