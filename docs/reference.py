@@ -32,6 +32,7 @@ ORDER = (
     "database",
     "ingress",
     "firewall",
+    "cloud",
 )
 INTRODUCTION = """\
 # Variables

@@ -14,6 +14,8 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.machines import ROLE
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.report import table
 
+# No cloud has smaller ones.
+SMALLEST_SUBNET = 28
 # What clouds say when a zone cannot have one more machine of that size, and another one may.
 NO_ROOM = ("InsufficientInstanceCapacity", "Unsupported", "No valid host was found")
 
@@ -22,10 +24,13 @@ def cloud_subnets(network: str, zones: Sequence[str], prefix: str) -> list[dict[
     """A public and a private subnet for each zone, of equal sizes: name, cidr, zone, public."""
     try:
         whole = ipaddress.ip_network(network)
-        bits = (2 * len(zones) - 1).bit_length()
-        parts = [str(part) for part in whole.subnets(prefixlen_diff=bits)]
     except ValueError as error:
-        raise AnsibleFilterError(f"pygrid_cloud_cidr is {network}, which cannot be divided: {error}") from error
+        raise AnsibleFilterError(f"pygrid_cloud_cidr: {error}") from error
+    bits = (2 * len(zones) - 1).bit_length()
+    if whole.prefixlen + bits > SMALLEST_SUBNET:
+        needed = f"{2 * len(zones)} subnets of at least /{SMALLEST_SUBNET}"
+        raise AnsibleFilterError(f"pygrid_cloud_cidr: {network} cannot be divided into {needed}")
+    parts = [str(part) for part in whole.subnets(prefixlen_diff=bits)]
     wanted = [(public, zone) for public in (True, False) for zone in zones]
     return [
         {"name": f"{prefix}-{'public' if public else 'private'}-{zone}", "cidr": cidr, "zone": zone, "public": public}

@@ -91,6 +91,7 @@ def test_what_cannot_be_meant_is_refused_at_once(tmp_path: Path, words: tuple[st
     run = grid.play(*words)
     assert run.returncode != 0
     assert run.changed == 0
+    assert r"\n" not in run.output, "each problem has a line of its own"
     text = " ".join(run.output.split())
     assert "Nothing was changed." in text
     for sentence in said:

@@ -1,16 +1,19 @@
 # Copyright (c) OpenMined and contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""moto's server, saying what AWS always says and moto leaves out, where modules of amazon.aws count on it."""
+"""moto's server, saying what AWS always says and moto leaves out, where modules of amazon.aws count on it.
+
+It answers one request after the other: moto's books are dictionaries that change while another thread reads them.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+from moto import server
 from moto.ec2.models.elastic_block_store import Volume
-from moto.server import main
 
-made = Volume.__init__
+made, run_simple = Volume.__init__, server.run_simple
 
 
 def make(self: Volume, *values: Any, **named: Any) -> None:
@@ -20,7 +23,11 @@ def make(self: Volume, *values: Any, **named: Any) -> None:
     self.snapshot_id = self.snapshot_id or ""
 
 
-Volume.__init__ = make
+def run_one_by_one(*values: Any, **named: Any) -> None:
+    run_simple(*values, **{**named, "threaded": False})
+
+
+Volume.__init__, server.run_simple = make, run_one_by_one
 
 if __name__ == "__main__":
-    main()
+    server.main()

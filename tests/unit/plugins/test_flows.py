@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.access import access
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.flows import EVERYONE, Flow, firewall_rules, flows
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid import build_grid, build_node
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.preflight_problems import deploy_problems
@@ -353,3 +354,29 @@ def test_visitors_show_the_token_only_where_our_listener_is() -> None:
 def test_flow_within_a_machine_does_not_cross() -> None:
     same = Flow("w", "one", ("a",), "one", "a", 1, 1, "why")
     assert not same.crosses
+
+
+def test_security_groups_are_for_kinds_of_nodes() -> None:
+    nodes = {
+        "net": ("network", "10.0.0.1", {}),
+        "alice": ("domain", "10.0.0.2", {}),
+        "alice-w1": ("worker", "10.0.0.3", {"pygrid_worker_domain": "alice"}),
+    }
+    grid = build(nodes)
+    rules = access(grid, {"alice": {"pygrid_firewall_clients": ["198.51.100.0/24"]}}, ["192.0.2.1/32"])
+    found = {
+        (kind, rule["port"], source)
+        for kind, of_kind in rules.items()
+        for rule in of_kind
+        for source in rule["kinds"] + rule["cidrs"]
+    }
+    ssh = {(kind, 22, source) for kind in rules for source in ("network", "192.0.2.1/32")}
+    everybody = {("network", 443, cidr) for cidr in EVERYONE}
+    assert found == ssh | everybody | {
+        ("network", 443, "domain"),
+        ("domain", 443, "198.51.100.0/24"),
+        ("domain", 443, "network"),
+        ("domain", 443, "worker"),
+        ("domain", 5432, "worker"),
+        ("domain", 5500, "worker"),
+    }
