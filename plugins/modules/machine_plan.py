@@ -80,6 +80,11 @@ more:
   returned: success
   type: list
   elements: str
+attempts:
+  description: Numbers from 0 on, one for each zone that a machine may be tried in.
+  returned: success
+  type: list
+  elements: int
 rules:
   description: By kind of node a list of rules, each with port, kinds, cidrs and why.
   returned: success

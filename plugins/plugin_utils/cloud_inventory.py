@@ -180,8 +180,10 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):
                 # A machine to spare is none of the grid's nodes, though it is one of its groups.
                 inventory.add_child("pygrid", group)
             inventory.add_host(host, group=group)
+            # Not by the inventory's own set_variable: it copies each value to mark every string in it with its origin,
+            # which takes longer than all the rest. Ours are copies already, and marked as what they are.
             for name, value in {**variables, **self.connection(found.hosts[host].machine)}.items():
-                inventory.set_variable(host, name, value)
+                inventory.hosts[host].set_variable(name, value)
         self._construct(found)
 
     def _construct(self, found: Found) -> None:
