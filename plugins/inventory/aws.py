@@ -171,8 +171,7 @@ class InventoryModule(CloudInventory):
         with self._making:  # clients may be used side by side, and not be made so
             if self._session is None:
                 self._session = self._new_session()
-            region = region or self._session.region_name or os.environ.get("AWS_REGION") or FIRST_REGION
-            return self._session.client("ec2", region_name=region, config=config)
+            return self._session.client("ec2", region_name=region or _default_region(self._session), config=config)
 
     def _new_session(self) -> Any:
         import boto3
@@ -181,6 +180,11 @@ class InventoryModule(CloudInventory):
         role = self.get_option("role_arn")
         if not role:
             return session
-        answer = session.client("sts").assume_role(RoleArn=role, RoleSessionName="openmined.pygrid")
-        given = answer["Credentials"]
+        tokens = session.client("sts", region_name=_default_region(session))
+        given = tokens.assume_role(RoleArn=role, RoleSessionName="openmined.pygrid")["Credentials"]
         return boto3.session.Session(given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"])
+
+
+def _default_region(session: Any) -> str:
+    """Where an account is asked about itself when no region was named."""
+    return session.region_name or os.environ.get("AWS_REGION") or FIRST_REGION

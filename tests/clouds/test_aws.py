@@ -207,3 +207,25 @@ def test_playbooks_refuse_a_grid_of_which_a_part_is_missing(proxy: UnrulyProxy, 
     done = run(["ansible-playbook", "-i", str(broken.parent), "playbooks/preflight.yml"], surroundings(proxy.url))
     assert done.returncode != 0
     assert "not all of it could be seen" in " ".join(done.stdout.split())
+
+
+def test_machines_of_another_account(proxy: UnrulyProxy, moto: int, tmp_path: Path) -> None:
+    """moto has an account for each number; a role belongs to one, and who takes it on is at home there."""
+    role = "arn:aws:iam::222222222222:role/pygrid-inventory"
+    common = {"region_name": HERE, "endpoint_url": f"http://127.0.0.1:{moto}"}
+    own = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
+    answer = boto3.client("sts", **common, **own).assume_role(RoleArn=role, RoleSessionName="test")
+    given = answer["Credentials"]
+    theirs = {
+        "aws_access_key_id": given["AccessKeyId"],
+        "aws_secret_access_key": given["SecretAccessKey"],
+        "aws_session_token": given["SessionToken"],
+    }
+    tags = [{"Key": "pygrid_grid", "Value": "lung"}, {"Key": "pygrid_role", "Value": "spare"}]
+    boto3.client("ec2", **common, **theirs).run_instances(
+        ImageId="ami-12c6146b", MinCount=1, MaxCount=1, InstanceType="t3.large",
+        TagSpecifications=[{"ResourceType": "instance", "Tags": [*tags, {"Key": "pygrid_name", "Value": "carol"}]}],
+    )  # fmt: skip
+    found = listing(proxy, tmp_path, role_arn=role)
+    assert found.groups == {"pygrid_spare": ["carol"]}, found.errors
+    assert "carol" not in listing(proxy, tmp_path).hosts
