@@ -149,7 +149,10 @@ AWS_IDS = {
 
 
 def aws_found(answers: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Everything that was found, each with kind, id, name, network, cidr, and kept: whether it holds data of a node."""
+    """Everything that was found, each with kind, id, name, network, cidr, description and kept.
+
+    ``kept``: whether it holds data of a node.
+    """
     return [
         {
             "kind": kind,
@@ -157,6 +160,7 @@ def aws_found(answers: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[dict[s
             "name": one.get("key_name") or (one.get("tags") or {}).get("Name", ""),
             "network": one.get("vpc_id") or next((there["vpc_id"] for there in one.get("attachments") or []), ""),
             "cidr": one.get("cidr_block", ""),
+            "description": one.get("description") or "",
             "kept": kind == "volume" and "pygrid_data_of" in one["tags"],
         }
         for kind, found in answers.items()
