@@ -105,10 +105,10 @@ class InventoryModule(CloudInventory):
         status = getattr(error, "status_code", None) or getattr(error, "http_status", None) or 0
         if isinstance(error, (keystone.Unauthorized, keystone.MissingRequiredOptions)) or status == 401:
             return PygridError(f"{error}; are the credentials right, and not expired?")
+        if isinstance(error, (keystone.EndpointNotFound, getattr(exceptions, "ServiceDisabledException", ()))):
+            return PygridError(f"{error}; is the region right?")
         if isinstance(error, exceptions.ConfigException):
             return PygridError(f"{error}; is it in clouds.yaml?")
-        if isinstance(error, keystone.EndpointNotFound):
-            return PygridError(f"{error}; is the region right?")
         if status == 403:
             return PygridError(f"{error}; the account needs the role reader in its project")
         if isinstance(error, keystone.SSLError):

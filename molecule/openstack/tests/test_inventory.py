@@ -80,9 +80,15 @@ def cloud(inside: list[str]) -> Callable[..., str]:
 
 @pytest.fixture
 def listing(cloud: Callable[..., str], inside: list[str], tmp_path: Path) -> Callable[..., Listing]:
-    def ask(user: str = "inventory", password: str = "of-the-tests", **options: Any) -> Listing:  # noqa: S107
+    def ask(
+        user: str = "inventory",
+        password: str = "of-the-tests",  # noqa: S107 - of a cloud that ends with the test
+        region: str = "RegionOne",
+        **options: Any,
+    ) -> Listing:
         described = yaml.safe_load((FOLDER / "clouds.yaml").read_text())
         described["clouds"]["lab"]["auth"] |= {"username": user, "password": password}
+        described["clouds"]["lab"]["region_name"] = region
         clouds = tmp_path / "clouds.yaml"
         clouds.write_text(yaml.safe_dump(described))
         source = write_source(tmp_path / "grid.yml", "openstack", **{"clouds": ["lab"], "grids": ["heart"], **options})
@@ -112,4 +118,5 @@ def test_a_node_without_a_name_goes_by_its_machine(listing: Callable[..., Listin
 def test_who_may_not_is_told(listing: Callable[..., Listing]) -> None:
     assert "are the credentials right" in refusal(listing(password="wrong"))
     assert "are the credentials right" in refusal(listing(user="nobody"))
-    assert "is the region right?" in refusal(listing(regions=["RegionTwo"]))
+    assert "is the region right?" in refusal(listing(region="RegionTwo"))
+    assert "Valid choices are RegionOne" in refusal(listing(regions=["RegionTwo"]))
