@@ -44,7 +44,10 @@ class ActionModule(ActionBase):
         task_vars = task_vars or {}
         given, hostvars = self._task.args, task_vars["hostvars"]
         grid = given["grid"]
-        wanted = Wanted(scale.as_numbers(given.get("workers")), scale.as_list(given.get("joined")))
+        machines: dict[str, list[str]] = {}
+        for machine in given.get("machines") or []:
+            machines.setdefault(machine["domain"], []).append(machine["host"])
+        wanted = Wanted(scale.as_numbers(given.get("workers")), scale.as_list(given.get("joined")), machines)
         sources = task_vars.get("ansible_inventory_sources") or []
         place = scale_file.place_of(given.get("file") or "", sources)
         problems = [*scale.problems(grid, wanted), *_file_problems(place, sources)]

@@ -34,6 +34,11 @@ options:
     description: Where what is decided is kept; when empty, C(pygrid-scale.yml) beside the inventory.
     type: str
     default: ""
+  machines:
+    description: Machines that a cloud would make for Workers, as M(openmined.pygrid.machine_plan) says; for check mode.
+    type: list
+    elements: dict
+    default: []
   ask:
     description: Only return the Workers whose state has to be known for a plan.
     type: bool

@@ -34,10 +34,15 @@ States = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Wanted:
-    """``workers``: how many each Domain is to have; ``joined``: which Domains the Network has, None: as it is."""
+    """What is asked for.
+
+    ``workers``: how many each Domain is to have; ``joined``: which Domains the Network has, None: as it is.
+    ``machines``: Workers for which a cloud would make machines, by Domain; only in check mode, else they are there.
+    """
 
     workers: Mapping[str, Any]
     joined: Sequence[str] | None = None
+    machines: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -124,7 +129,11 @@ def make_plan(grid: Grid, record: ScaleFile, wanted: Wanted, states: States) -> 
             elif record.unfinished.get(host) in (COMING, GOING):
                 plan.steps.append(_step(grid, host, COMING, record, states))
         back = _spare_workers(grid, record, domain)
+        made = list(wanted.machines.get(domain, []))
         for _unused in range(number - len(workers)):
+            if made:
+                plan.steps.append(Step(made.pop(0), COMING, domain, "a new machine"))
+                continue
             step = _returning(grid, back.pop(0)) if back else _place(grid, domain, machines, names)
             plan.steps.append(step)
             names.add(step.host)

@@ -89,6 +89,12 @@ def test_own_machines_before_those_of_others_and_servers_last() -> None:
     assert plan_of(alone, {"bob": 1})[0][2] in ("net.host", "alice.host", "bob.host"), "nothing else is there"
 
 
+def test_machines_that_a_cloud_would_make_are_shown() -> None:
+    wanted = Wanted({"alice": 2}, machines={"alice": ["alice-w2"]})
+    plan = make_plan(grid_of({"alice-w1": ("alice", "m1")}), ScaleFile(), wanted, {})
+    assert [(step.host, step.location, step.new) for step in plan.steps] == [("alice-w2", "a new machine", False)]
+
+
 def test_a_domain_that_runs_its_workers_itself_keeps_to_that() -> None:
     grid = grid_of({"alice-w1": ("alice", "alice.host"), "bob-w1": ("bob", "bob.host")})
     assert plan_of(grid, {"alice": 2}) == [("alice-w2", "coming", "alice.host")]
@@ -304,3 +310,10 @@ def test_a_worker_that_is_kept_in_another_folder_finds_what_the_controller_keeps
     assert "pygrid_pki_directory" not in scale_plan._variables(step, carrier, {}, Path("/grid/pygrid-scale.yml"))
     own = {**carrier, "pygrid_pki_directory": "/pki"}
     assert scale_plan._variables(step, own, {}, Path("/elsewhere/x.yml"))["pygrid_pki_directory"] == "/pki"
+
+
+def test_a_worker_whose_machine_is_gone_is_no_spare_one() -> None:
+    record = ScaleFile(unfinished={"alice-w1": "going", "alice-w2": "going"})
+    record.end("alice-w1", machine_is_gone=True)
+    record.end("alice-w2")
+    assert (record.spare, record.unfinished) == (["alice-w2"], {})
