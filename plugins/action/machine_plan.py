@@ -114,5 +114,5 @@ def _present(hosts: Sequence[str], hostvars: Any) -> Iterator[Present]:
     for host in hosts:
         facts = hostvars[host].get("pygrid_machine")
         if facts:
-            role = next(roles[group] for group in hostvars[host]["group_names"] if group in roles)
-            yield Present(host, role, hostvars[host].get("pygrid_worker_domain", ""), dict(facts))
+            kinds = [roles[group] for group in hostvars[host]["group_names"] if group in roles]
+            yield Present(host, kinds[0], hostvars[host].get("pygrid_worker_domain", ""), dict(facts))

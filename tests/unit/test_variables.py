@@ -41,8 +41,8 @@ def test_every_variable_that_is_used_is_documented() -> None:
     known = {name for role in ROLES for name in options(role)}
     groups = {"pygrid_network", "pygrid_domain", "pygrid_worker", "pygrid_spare"}
     groups |= {"pygrid_scale", "pygrid_scale_staying", "pygrid_resize_order"}  # of a run
-    groups |= {"pygrid_rollout", "pygrid_rollout_failed"}
-    groups |= {"pygrid_grid", "pygrid_role", "pygrid_name"}  # tags of machines
+    groups |= {"pygrid_rollout", "pygrid_rollout_failed", "pygrid_made"}
+    groups |= {"pygrid_grid", "pygrid_role", "pygrid_name", "pygrid_public", "pygrid_data_of"}  # tags in a cloud
     used = set()
     for folder in ("roles", "playbooks", "inventories"):
         for file in (CHECKOUT / folder).rglob("*.yml"):
