@@ -62,7 +62,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 new:
-  description: Machines to make, each with host, role, domain, size, zones, disk, data_disk, spot, public and tags.
+  description: Machines to make, each with host, role, domain, size, zones, disk, data_disk, public and tags.
   returned: success
   type: list
   elements: dict

@@ -31,7 +31,6 @@ class Entry:
     zones: Sequence[str] = ()
     disk: int = 20
     data_disk: int = 0
-    spot: bool = False
     public: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
 
@@ -60,14 +59,13 @@ class New:
     zones: Sequence[str]
     disk: int
     data_disk: int
-    spot: bool
     public: bool
     tags: Mapping[str, str]
 
 
 @dataclass
 class Plan:
-    """``other_size``: machines that are there with another size than the wanted one, which resize.yml changes.
+    """``other_size``: machines that are there with another size than the wanted one, which nobody changes.
 
     ``more``: a sentence for each Domain with more Workers than wanted.
     """
@@ -201,7 +199,6 @@ def _new(host: str, entry: Entry, zones: Sequence[str], grid: str) -> New:
         zones=zones,
         disk=entry.disk,
         data_disk=entry.data_disk,
-        spot=entry.spot,
         public=entry.public or entry.role == "network",
         tags={**entry.tags, **tags},
     )
@@ -212,13 +209,12 @@ def plan_text(plan: Plan) -> str:
     rows = [["NODE", "KIND", "SIZE", "WHERE", "WHAT"]]
     for machine in plan.present:
         size, wanted = str(machine.facts.get("type")), plan.other_size.get(machine.host)
-        what = f"is there; {wanted} is wanted: resize.yml" if wanted else "is there"
+        what = f"is there; {wanted} is wanted: change it in the cloud" if wanted else "is there"
         rows.append([machine.host, machine.role, size, _place(machine.facts), what])
     for new in plan.new:
         details = [
             f"disk {new.disk} GB",
             f"data {new.data_disk} GB" if new.data_disk else "",
-            "spot" if new.spot else "",
             "public address" if new.public else "",
         ]
         zone = new.zones[0] if new.zones else "-"

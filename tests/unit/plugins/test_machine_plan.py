@@ -34,7 +34,7 @@ ZONES = ["a", "b"]
 ENTRIES = [
     Entry("network", "small"),
     Entry("domain", "large", name="alice", data_disk=50),
-    Entry("worker", "medium", domain="alice", count=2, spot=True, tags={"Owner": "cardiology", "pygrid_grid": "mine"}),
+    Entry("worker", "medium", domain="alice", count=2, tags={"Owner": "cardiology", "pygrid_grid": "mine"}),
     Entry("spare", "medium"),
 ]
 
@@ -80,7 +80,7 @@ def test_only_what_is_missing_is_made_under_free_names() -> None:
     plan = planned(None, None, *there)
     assert names(plan) == ["alice-w1", "spare-1"]
     assert plan.other_size == {"alice": "large"}
-    assert "large is wanted: resize.yml" in plan_text(plan)
+    assert "large is wanted: change it in the cloud" in plan_text(plan)
 
 
 def test_wanted_numbers_of_workers_win_and_nothing_is_taken_away() -> None:
