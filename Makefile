@@ -65,8 +65,9 @@ lint unit sanity clouds e2e: test-tools ## Run one part of the checks
 scenario: test-tools ## Run one molecule scenario: make scenario S=name
 	@$(CHECK) molecule --scenario "$(S)"
 
-bench: test-tools ## Measure deploys against a bare shell script
+bench: test-tools ## Measure deploys against a bare shell script, then the AWS inventory
 	@.tools/test/bin/python tests/benchmarks/run.py $(EXTRA)
+	@$(MAKE) --no-print-directory bench-inventories EXTRA="--runs 1"
 
 bench-backups: test-tools ## Measure backup and restore of a Domain beside restic alone
 	@.tools/test/bin/python tests/benchmarks/backups.py $(EXTRA)

@@ -34,12 +34,13 @@ class ActionModule(ActionBase):
         given = self._task.args
         failed = [f"not all machines could be seen: {told}" for told in task_vars.get(FAILED) or []]
         entries = [_entry(values) for values in given["machines"]]
-        wrong = [*failed, *machine_plan.problems(entries)]
+        numbers = as_numbers(given.get("workers"))
+        wrong = [*failed, *machine_plan.problems(entries), *_no_numbers(numbers)]
         if wrong:
             return _refusal(result, wrong)
         hosts, spare = nodes_and_spare(task_vars["groups"])
         present = list(_present([*hosts, *spare], task_vars["hostvars"]))
-        workers = {name: int(number) for name, number in as_numbers(given.get("workers")).items()}
+        workers = {name: int(number) for name, number in numbers.items()}
         only_workers = boolean(given.get("only_workers", False))
         if only_workers:
             entries = machine_plan.only_workers(entries, list(workers))
@@ -91,6 +92,12 @@ class ActionModule(ActionBase):
             return {}, problems
         administrators = self._task.args.get("administrators") or []
         return access(grid.as_data(), {host: hostvars[host] for host in grid.nodes}, administrators), []
+
+
+def _no_numbers(numbers: Mapping[str, Any]) -> Iterator[str]:
+    for name, number in numbers.items():
+        if not str(number).isdecimal():
+            yield f"pygrid_domain_workers: {name} is to have {number!r} Workers, which is no number"
 
 
 def _free(spare: Sequence[str], hosts: Sequence[str], hostvars: Any) -> list[str]:

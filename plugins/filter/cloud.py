@@ -113,7 +113,28 @@ def machine_failures(made: Mapping[str, Mapping[str, Any]], machines: Iterable[M
 
 def machines_dead(made: Mapping[str, Mapping[str, Any]], hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Hosts whose machine was made by this run and cannot be logged in to."""
-    return [host for host, machine in made.items() if machine["made"] and not _has_booted(host, hostvars)]
+    return machines_out_of_reach([host for host, machine in made.items() if machine["made"]], hostvars)
+
+
+def machines_out_of_reach(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Those of the hosts that cannot be logged in to."""
+    return [host for host in hosts if not _has_booted(host, hostvars)]
+
+
+def aws_devices(results: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """By host the paths of which one is its volume, the surest first.
+
+    Args:
+        results: of a loop of amazon.aws.ec2_vol over items with the host as ``key``.
+    """
+    found = {}
+    for result in results:
+        serial = result["volume_id"].replace("-", "")
+        letter = result["device"][-1]
+        found[result["item"]["key"]] = [
+            f"/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_{serial}", f"/dev/xvd{letter}", f"/dev/sd{letter}"
+        ]  # fmt: skip
+    return found
 
 
 def _has_booted(host: str, hostvars: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -145,6 +166,8 @@ AWS_IDS = {
     "security group": "group_id",
     "network": "vpc_id",
     "key": "key_pair_id",
+    "image": "image_id",
+    "launch template": "launch_template_id",
 }
 
 
@@ -157,7 +180,7 @@ def aws_found(answers: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[dict[s
         {
             "kind": kind,
             "id": one[AWS_IDS[kind]],
-            "name": one.get("key_name") or (one.get("tags") or {}).get("Name", ""),
+            "name": one.get("key_name") or one.get("launch_template_name") or (one.get("tags") or {}).get("Name", ""),
             "network": one.get("vpc_id") or next((there["vpc_id"] for there in one.get("attachments") or []), ""),
             "cidr": one.get("cidr_block", ""),
             "description": one.get("description") or "",
@@ -184,6 +207,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "aws_devices": aws_devices,
             "aws_found": aws_found,
             "aws_rules": aws_rules,
             "cloud_found_text": cloud_found_text,
@@ -192,6 +216,7 @@ class FilterModule:
             "machines_dead": machines_dead,
             "machines_made": machines_made,
             "machines_of_workers": machines_of_workers,
+            "machines_out_of_reach": machines_out_of_reach,
             "machines_to_try": machines_to_try,
             "with_kept_volumes": with_kept_volumes,
         }

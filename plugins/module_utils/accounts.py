@@ -9,6 +9,7 @@ import hashlib
 import pwd
 import re
 import subprocess
+from dataclasses import dataclass
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.files import locked
@@ -18,6 +19,36 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.paths import SYST
 LONGEST = 31
 PREFIX = "pygrid-"
 NO_SHELL = "/usr/sbin/nologin"
+
+
+@dataclass(frozen=True)
+class Account:
+    """An account of this machine, with a group of the same name."""
+
+    name: str
+    folder: str
+    shell: str
+    comment: str
+
+    def find(self) -> pwd.struct_passwd | None:
+        return _find(self.name)
+
+
+def account_of(node: str) -> Account:
+    """The account of a node."""
+    return Account(account_name(node), str(SYSTEM_STATE / node), NO_SHELL, f"PyGrid node {node}")
+
+
+def make_account(account: Account, numbers: tuple[int, int] | None = None) -> None:
+    """Create an account and its group; the lock of accounts is held. ``numbers``: of the account and of the group."""
+    group = ["--user-group"]
+    if numbers:
+        _call("groupadd", "--system", "--gid", str(numbers[1]), account.name)
+        group = ["--uid", str(numbers[0]), "--gid", account.name]
+    _call(
+        "useradd", "--system", *group, "--no-create-home", "--home-dir", account.folder, "--shell", account.shell,
+        "--comment", account.comment, account.name,
+    )  # fmt: skip
 
 
 def account_name(node: str) -> str:
@@ -53,11 +84,7 @@ def ensure_account(home: Home, node: str) -> bool:
     with locked(home.locks / "accounts.lock"):
         if _find(name) is not None:
             return False
-        folder = str(SYSTEM_STATE / node)
-        _call(
-            "useradd", "--system", "--user-group", "--no-create-home", "--home-dir", folder, "--shell", NO_SHELL,
-            "--comment", f"PyGrid node {node}", name,
-        )  # fmt: skip
+        make_account(account_of(node))
     return True
 
 

@@ -62,7 +62,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 new:
-  description: Machines to make, each with host, role, domain, size, zones, disk, data_disk, public and tags.
+  description: Machines to make, each with host, role, domain, size, zones, disk, data_disk, spot, public and tags.
   returned: success
   type: list
   elements: dict
@@ -73,6 +73,10 @@ present:
   elements: dict
 other_size:
   description: The wanted size of machines that have another one, by host.
+  returned: success
+  type: dict
+data:
+  description: Size in GB of the volume of each machine that is to have one, by host.
   returned: success
   type: dict
 more:

@@ -13,15 +13,20 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid_checks import NAME
-from ansible_collections.openmined.pygrid.plugins.plugin_utils.machines import DOMAIN, GRID, GROUPS, NODE, ROLE
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.machines import DOMAIN, GRID, NODE, ROLE
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.report import table
 
 NETWORK_NAME = "net"
+# Size in GB of the volume on which a node keeps all that is its own, where an entry names none.
+DATA_DISKS = {"network": 5, "domain": 20, "worker": 0, "spare": 0}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of ``pygrid_machines``: machines that are alike. Sizes of disks are in GB; ``zones``: in this order."""
+    """One entry of ``pygrid_machines``: machines that are alike.
+
+    Sizes of disks are in GB; ``data_disk`` is that of DATA_DISKS when None. ``zones``: in this order.
+    """
 
     role: str
     size: str
@@ -30,9 +35,15 @@ class Entry:
     count: int = 1
     zones: Sequence[str] = ()
     disk: int = 20
-    data_disk: int = 0
+    data_disk: int | None = None
+    spot: bool = False
     public: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def data(self) -> int:
+        """Size of the volume of its data, GB; 0 for none."""
+        return DATA_DISKS[self.role] if self.data_disk is None else self.data_disk
 
     def __str__(self) -> str:
         return " ".join(filter(None, (self.role, self.name, self.domain and f"for {self.domain}")))
@@ -59,20 +70,23 @@ class New:
     zones: Sequence[str]
     disk: int
     data_disk: int
+    spot: bool
     public: bool
     tags: Mapping[str, str]
 
 
 @dataclass
 class Plan:
-    """``other_size``: machines that are there with another size than the wanted one, which nobody changes.
+    """``other_size``: the wanted size of machines that are there with another one, which resize.yml changes.
 
+    ``data``: GB of the volume of each machine that is to have one, whether the machine is there or new.
     ``more``: a sentence for each Domain with more Workers than wanted.
     """
 
     new: list[New] = field(default_factory=list)
     present: list[Present] = field(default_factory=list)
     other_size: dict[str, str] = field(default_factory=dict)
+    data: dict[str, int] = field(default_factory=dict)
     more: list[str] = field(default_factory=list)
 
     def as_data(self) -> dict[str, Any]:
@@ -94,6 +108,10 @@ def problems(entries: Sequence[Entry]) -> Iterator[str]:
             yield f"pygrid_machines: a {entry} has no domain, which is the Domain that it works for"
         if entry.role == "worker" and entry.name:
             yield f"pygrid_machines: {entry}: Workers get their names from their Domain; leave the name out"
+        if entry.role in ("worker", "spare") and entry.data_disk:
+            yield f"pygrid_machines: {entry} has a data_disk; only a Network and Domains keep data"
+        if entry.role in ("network", "domain") and entry.spot:
+            yield f"pygrid_machines: {entry} is spot; the cloud takes such a machine away, which only Workers survive"
         if entry.role == "domain" and entry.count != 1:
             yield f"pygrid_machines: {entry} has count {entry.count}; each Domain is an entry of its own"
         if entry.count < 0:
@@ -139,39 +157,81 @@ def make_plan(
         free: number of spare machines that Workers can be put on, so that none is made for those.
     """
     plan = Plan(present=list(present))
-    here = {machine.host: machine for machine in present}
-    names = set(here)
-    for entry in entries:
-        for host in _missing(entry, workers, here, names, plan):
+    left = {machine.host: machine for machine in present}
+    names = set(left)
+    shares = [_Share(entry, count) for entry, count in _with_counts(entries, workers)]
+    for same_size in (True, False):  # else an entry would take the machines of another one that is like it
+        for share in shares:
+            share.take(left, same_size)
+    for share in shares:
+        entry = share.entry
+        for machine in share.machines:
+            if machine.facts.get("type") != entry.size:
+                plan.other_size[machine.host] = entry.size
+            if entry.data:
+                plan.data[machine.host] = entry.data
+        for host in share.missing(names):
             if entry.role == "worker" and free:
                 free -= 1
                 continue
             names.add(host)
             order = _zones_from(entry.zones or zones, len(plan.new) + len(present))
             plan.new.append(_new(host, entry, order, grid))
+            if entry.data:
+                plan.data[host] = entry.data
+    wanted = {entry.domain for entry in entries if entry.role == "worker"}
+    for domain in sorted(wanted & {machine.domain for machine in left.values()}):
+        there = [machine for machine in present if machine.role == "worker" and machine.domain == domain]
+        more = sum(machine.domain == domain for machine in left.values())
+        plan.more.append(
+            f"{domain} has {len(there)} Workers and {len(there) - more} are wanted; scale.yml takes Workers away"
+        )
     return plan
 
 
-def _missing(
-    entry: Entry, workers: Mapping[str, int], here: Mapping[str, Present], names: set[str], plan: Plan
-) -> Iterator[str]:
-    if entry.role in ("network", "domain"):
-        host = entry.name or NETWORK_NAME
-        alike = [here[host]] if host in here else []
-        wanted, prefix = entry.count, ""
-    else:
-        alike = [one for one in here.values() if one.role == entry.role and one.domain == entry.domain]
-        wanted = int(workers.get(entry.domain, entry.count)) if entry.role == "worker" else entry.count
-        host, prefix = "", f"{entry.domain}-w" if entry.role == "worker" else f"{entry.name or 'spare'}-"
-        if len(alike) > wanted and entry.role == "worker":
-            plan.more.append(
-                f"{entry.domain} has {len(alike)} Workers and {wanted} are wanted; scale.yml takes Workers away"
-            )
-    for machine in alike:
-        if machine.facts.get("type") != entry.size:
-            plan.other_size[machine.host] = entry.size
-    for _number in range(wanted - len(alike)):
-        yield host or _free(prefix, names)
+def _with_counts(entries: Sequence[Entry], workers: Mapping[str, int]) -> Iterator[tuple[Entry, int]]:
+    """Each entry with the number of machines that it is to have.
+
+    When ``workers`` says how many a Domain is to have, its first entries get theirs and the last one gets the rest.
+    """
+    last = {entry.domain: entry for entry in entries if entry.role == "worker"}
+    left = {domain: int(number) for domain, number in workers.items()}
+    for entry in entries:
+        if entry.role != "worker" or entry.domain not in left:
+            yield entry, entry.count
+            continue
+        count = left[entry.domain] if entry is last[entry.domain] else min(entry.count, left[entry.domain])
+        left[entry.domain] -= count
+        yield entry, count
+
+
+@dataclass
+class _Share:
+    """An entry with those of the machines that are there that are its own."""
+
+    entry: Entry
+    count: int
+    machines: list[Present] = field(default_factory=list)
+
+    @property
+    def host(self) -> str:
+        """The name of its only machine; "" for an entry whose machines are numbered."""
+        return (self.entry.name or NETWORK_NAME) if self.entry.role in ("network", "domain") else ""
+
+    def take(self, left: dict[str, Present], same_size: bool) -> None:
+        """Take out of ``left`` what it may have."""
+        for machine in list(left.values()):
+            is_alike = machine.role == self.entry.role and machine.domain == self.entry.domain
+            if same_size and machine.facts.get("type") != self.entry.size:
+                continue
+            if is_alike and self.host in ("", machine.host) and len(self.machines) < self.count:
+                self.machines.append(left.pop(machine.host))
+
+    def missing(self, names: set[str]) -> Iterator[str]:
+        """Names for the machines that it lacks."""
+        prefix = f"{self.entry.domain}-w" if self.entry.role == "worker" else f"{self.entry.name or 'spare'}-"
+        for _number in range(self.count - len(self.machines)):
+            yield self.host or _free(prefix, names)
 
 
 def _free(prefix: str, names: set[str]) -> str:
@@ -198,7 +258,8 @@ def _new(host: str, entry: Entry, zones: Sequence[str], grid: str) -> New:
         size=entry.size,
         zones=zones,
         disk=entry.disk,
-        data_disk=entry.data_disk,
+        data_disk=entry.data,
+        spot=entry.spot,
         public=entry.public or entry.role == "network",
         tags={**entry.tags, **tags},
     )
@@ -209,12 +270,13 @@ def plan_text(plan: Plan) -> str:
     rows = [["NODE", "KIND", "SIZE", "WHERE", "WHAT"]]
     for machine in plan.present:
         size, wanted = str(machine.facts.get("type")), plan.other_size.get(machine.host)
-        what = f"is there; {wanted} is wanted: change it in the cloud" if wanted else "is there"
+        what = f"is there; {wanted} is wanted: resize.yml changes it" if wanted else "is there"
         rows.append([machine.host, machine.role, size, _place(machine.facts), what])
     for new in plan.new:
         details = [
             f"disk {new.disk} GB",
             f"data {new.data_disk} GB" if new.data_disk else "",
+            "spot" if new.spot else "",
             "public address" if new.public else "",
         ]
         zone = new.zones[0] if new.zones else "-"
@@ -228,8 +290,3 @@ def plan_text(plan: Plan) -> str:
 
 def _place(facts: Mapping[str, Any]) -> str:
     return str(facts.get("zone") or facts.get("region") or "-")
-
-
-def groups_of(plan: Plan) -> dict[str, str]:
-    """The group of the inventory of each machine to make."""
-    return {new.host: GROUPS[new.role] for new in plan.new}

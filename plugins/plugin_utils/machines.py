@@ -28,6 +28,8 @@ GROUPS = {
     "domain": "pygrid_domain",
     "worker": "pygrid_worker",
     "spare": "pygrid_spare",
+    # Where image.yml prepares an image, or a run that was killed has left it; no playbook but that one sees it.
+    "image": "pygrid_image",
 }
 # Variables that nodes of one kind on one machine may not share; further ones get the port after.
 PORTS = {
@@ -35,6 +37,7 @@ PORTS = {
     "domain": ("pygrid_domain_port", "pygrid_domain_queue_port"),
     "worker": ("pygrid_worker_port",),
     "spare": (),
+    "image": (),
 }
 ADDRESSES = ("private", "public", "private_name", "public_name")
 NAMES = ("node", "name", "id")

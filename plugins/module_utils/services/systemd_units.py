@@ -21,6 +21,8 @@ Documentation=https://github.com/OpenMined/PySyft
 # A database or a proxy on the same host is there first, if there is one.
 After=network-online.target postgresql.service pygrid-firewall.service{after}
 Wants=network-online.target
+# They may be a volume of their own, which the node does not start without.
+RequiresMountsFor=/etc/pygrid/nodes /var/lib/pygrid
 StartLimitIntervalSec=0
 {requires}
 [Service]

@@ -80,7 +80,7 @@ def test_only_what_is_missing_is_made_under_free_names() -> None:
     plan = planned(None, None, *there)
     assert names(plan) == ["alice-w1", "spare-1"]
     assert plan.other_size == {"alice": "large"}
-    assert "large is wanted: change it in the cloud" in plan_text(plan)
+    assert "large is wanted: resize.yml changes it" in plan_text(plan)
 
 
 def test_wanted_numbers_of_workers_win_and_nothing_is_taken_away() -> None:
@@ -89,6 +89,29 @@ def test_wanted_numbers_of_workers_win_and_nothing_is_taken_away() -> None:
     plan = planned(None, {"alice": 1}, *there)
     assert names(plan) == ["net", "alice", "spare-1"]
     assert plan.more == ["alice has 3 Workers and 1 are wanted; scale.yml takes Workers away"]
+
+
+def test_two_kinds_of_workers_of_one_domain_do_not_count_each_other() -> None:
+    entries = [
+        Entry("worker", "medium", domain="alice", count=2),
+        Entry("worker", "huge", domain="alice", count=1, spot=True),
+    ]
+    there = [present("alice-w1", "worker", "alice", "huge"), present("alice-w2", "worker", "alice")]
+    plan = planned(entries, None, *there)
+    assert [(new.host, new.size, new.spot) for new in plan.new] == [("alice-w3", "medium", False)]
+    assert plan.other_size == {}
+    sizes = [new.size for new in planned(entries, {"alice": 5}).new]
+    assert sizes == ["medium", "medium", "huge", "huge", "huge"]
+    assert [new.size for new in planned(entries, {"alice": 1}).new] == ["medium"]
+    assert planned(entries, {"alice": 1}, *there).more == [
+        "alice has 2 Workers and 1 are wanted; scale.yml takes Workers away"
+    ]
+
+
+def test_networks_and_domains_keep_their_data_on_volumes() -> None:
+    plan = planned(None, None, present("net", "network", size="small"))
+    assert plan.data == {"net": 5, "alice": 50}
+    assert planned([Entry("domain", "large", name="alice", data_disk=0)]).data == {}
 
 
 def test_scaling_makes_workers_alone_and_none_for_whom_a_machine_waits() -> None:
@@ -110,6 +133,8 @@ def test_scaling_makes_workers_alone_and_none_for_whom_a_machine_waits() -> None
         ([Entry("worker", "s", domain="carol", name="w")], "leave the name out"),
         ([Entry("domain", "s", name="alice", count=2)], "each Domain is an entry of its own"),
         ([Entry("spare", "s", count=-1)], "has count -1"),
+        ([Entry("spare", "s", data_disk=5)], "only a Network and Domains keep data"),
+        ([Entry("domain", "s", name="a", spot=True)], "which only Workers survive"),
         ([Entry("domain", "s", name="{{ x }}")], "'{{ x }}' is no name of a node"),
         ([Entry("domain", "s", name="a"), Entry("domain", "s", name="a")], "names a twice"),
     ],
