@@ -55,6 +55,7 @@ class ActionModule(ActionBase):
             **plan.as_data(),
             "attempts": list(range(max((len(new.zones) for new in plan.new), default=0))),
             "rules": rules,
+            "resizes": machine_plan.resizes(plan),
             "scale_file": str(place_of("", task_vars.get("ansible_inventory_sources") or []) or ""),
             "text": machine_plan.plan_text(plan),
         }

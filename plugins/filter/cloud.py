@@ -144,6 +144,14 @@ def _has_booted(host: str, hostvars: Mapping[str, Mapping[str, Any]]) -> bool:
     return "elapsed" in boot and "msg" not in boot
 
 
+def machine_resizes_text(resizes: Sequence[Mapping[str, str]]) -> str:
+    """Which machines get another size, for people. ``resizes``: of machine_plan."""
+    if not resizes:
+        return "All machines have their size."
+    rows = [[one["host"], one["id"], one["former"], one["wanted"]] for one in resizes]
+    return "\n".join(table([["NODE", "MACHINE", "SIZE", "NEW SIZE"], *rows]))
+
+
 def machines_of_workers(workers: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Those of the Workers for which the cloud made a machine of their own, which goes with them."""
     found = []
@@ -213,6 +221,7 @@ class FilterModule:
             "cloud_found_text": cloud_found_text,
             "cloud_subnets": cloud_subnets,
             "machine_failures": machine_failures,
+            "machine_resizes_text": machine_resizes_text,
             "machines_dead": machines_dead,
             "machines_made": machines_made,
             "machines_of_workers": machines_of_workers,

@@ -75,6 +75,11 @@ other_size:
   description: The wanted size of machines that have another one, by host.
   returned: success
   type: dict
+resizes:
+  description: The same machines in the order in which they are changed, each with host, id, former and wanted.
+  returned: success
+  type: list
+  elements: dict
 data:
   description: Size in GB of the volume of each machine that is to have one, by host.
   returned: success

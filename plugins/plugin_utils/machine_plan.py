@@ -17,6 +17,10 @@ from ansible_collections.openmined.pygrid.plugins.plugin_utils.machines import D
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.report import table
 
 NETWORK_NAME = "net"
+# A machine has this tag while resize.yml changes its size: a run that was killed is gone on with.
+RESIZING = "pygrid_resizing"
+# Workers first: the jobs of one that restarts go to others.
+RESIZE_ORDER = ("worker", "spare", "domain", "network")
 # Size in GB of the volume on which a node keeps all that is its own, where an entry names none.
 DATA_DISKS = {"network": 5, "domain": 20, "worker": 0, "spare": 0}
 
@@ -77,7 +81,7 @@ class New:
 
 @dataclass
 class Plan:
-    """``other_size``: the wanted size of machines that are there with another one, which resize.yml changes.
+    """``other_size``: the wanted size of machines that are there with another one, or that resize.yml is changing.
 
     ``data``: GB of the volume of each machine that is to have one, whether the machine is there or new.
     ``more``: a sentence for each Domain with more Workers than wanted.
@@ -166,7 +170,7 @@ def make_plan(
     for share in shares:
         entry = share.entry
         for machine in share.machines:
-            if machine.facts.get("type") != entry.size:
+            if machine.facts.get("type") != entry.size or RESIZING in machine.facts.get("tags", {}):
                 plan.other_size[machine.host] = entry.size
             if entry.data:
                 plan.data[machine.host] = entry.data
@@ -263,6 +267,20 @@ def _new(host: str, entry: Entry, zones: Sequence[str], grid: str) -> New:
         public=entry.public or entry.role == "network",
         tags={**entry.tags, **tags},
     )
+
+
+def resizes(plan: Plan) -> list[dict[str, str]]:
+    """Machines that get another size, in their order: host, id, former (its size by now) and wanted."""
+    changing = [machine for machine in plan.present if machine.host in plan.other_size]
+    return [
+        {
+            "host": machine.host,
+            "id": str(machine.facts["id"]),
+            "former": str(machine.facts["type"]),
+            "wanted": plan.other_size[machine.host],
+        }
+        for machine in sorted(changing, key=lambda machine: RESIZE_ORDER.index(machine.role))
+    ]
 
 
 def plan_text(plan: Plan) -> str:

@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 from moto import server
+from moto.ec2.models.amis import Ami, AmiBackend
 from moto.ec2.models.elastic_block_store import Volume
 
-made, run_simple = Volume.__init__, server.run_simple
+made, create_image, run_simple = Volume.__init__, AmiBackend.create_image, server.run_simple
 
 
 def make(self: Volume, *values: Any, **named: Any) -> None:
@@ -23,11 +24,23 @@ def make(self: Volume, *values: Any, **named: Any) -> None:
     self.snapshot_id = self.snapshot_id or ""
 
 
+def image(
+    self: AmiBackend, instance_id: str, name: str, description: str, tag_specifications: list[dict[str, Any]]
+) -> Ami:
+    """An image of which the snapshot has tags as well."""
+    of_image = [one for one in tag_specifications if one["ResourceType"] == "image"]
+    made_image = create_image(self, instance_id, name, description, of_image)
+    for one in tag_specifications:
+        if one["ResourceType"] == "snapshot":
+            made_image.ebs_snapshot.add_tags({tag["Key"]: tag["Value"] for tag in one["Tags"]})
+    return made_image
+
+
 def run_one_by_one(*values: Any, **named: Any) -> None:
     run_simple(*values, **{**named, "threaded": False})
 
 
-Volume.__init__, server.run_simple = make, run_one_by_one
+Volume.__init__, AmiBackend.create_image, server.run_simple = make, image, run_one_by_one
 
 if __name__ == "__main__":
     server.main()
