@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from tests.hands import aws
 from tests.lab.lab import Lab
 from tests.lab.machine import network_of
 from tests.support.intranet import CHECKOUT, Intranet
+from tests.support.unruly import Fault, Request, UnrulyProxy
 
 Result = TypeVar("Result")
 GRID = "heart"
@@ -45,6 +47,25 @@ class CloudGrid(Intranet):
     def inside_network(self) -> Any:
         """Let this thread open its connections where the API is."""
         return network_of(self.lab.network.namespace)
+
+    @contextmanager
+    def failing(self, action: str, code: str, status: int = 400, containing: str = "") -> Iterator[UnrulyProxy]:
+        """Let the API answer playbooks with an error: for one action, where the request has some text in it."""
+        error = f"<Error><Code>{code}</Code><Message>{code} of the test</Message></Error>"
+        body = f"<Response><Errors>{error}</Errors></Response>"
+
+        def choose(request: Request) -> Fault | None:
+            is_meant = f"Action={action}&" in f"{request.body}&" and containing in request.body
+            return Fault(status=status, body=body) if is_meant else None
+
+        former = self.environment
+        upstream = (self.lab.network.address(1), aws.PORT)
+        with self.inside_network(), UnrulyProxy(upstream, choose).running() as proxy:
+            self.environment = {**former, "AWS_ENDPOINT_URL": proxy.url}
+            try:
+                yield proxy
+            finally:
+                self.environment = former
 
     def ask(self, question: Callable[[Any], Result]) -> Result:
         """Put a question to the API."""
@@ -106,12 +127,17 @@ class CloudGrid(Intranet):
         named = {machine["InstanceId"]: {tag["Key"]: tag["Value"] for tag in machine["Tags"]} for machine in found}
         return {named[machine["InstanceId"]]["pygrid_name"]: machine for machine in found}
 
+    def images(self) -> list[str]:
+        """Ids of the grid's own images."""
+        return [image["ImageId"] for image in self.tagged("describe_images", "Images")]
+
     def place(self, host: str) -> str:
         self.lab.read()
         return self.machines()[host]["InstanceId"]
 
-    def terminate(self, node: str) -> None:
-        """Take a machine away behind everybody's back, as a cloud may."""
+    def terminate(self, node: str) -> str:
+        """Take a machine away behind everybody's back, as a cloud may; returns its id."""
         identity = self.place(node)
         self.ask(lambda ec2: ec2.terminate_instances(InstanceIds=[identity]))
         self.eventually(lambda: identity not in Lab(self.lab.name).hosts)
+        return identity

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from conftest import MACHINES
 
 if TYPE_CHECKING:
     from tests.support.cloud_grid import CloudGrid
@@ -94,8 +95,25 @@ def test_people_work_with_it(grid: CloudGrid, owner: dict[str, Path]) -> None:
     assert grid.client("peers", grid.url("net")) == {"alice": "ACTIVE", "bob": "ACTIVE"}
 
 
+def test_a_domain_whose_machine_is_lost_comes_back_on_its_volume(grid: CloudGrid, owner: dict[str, Path]) -> None:
+    before = grid.client("fingerprint", grid.url("alice"), owner["alice"])
+    former = grid.terminate("alice")
+    twice(grid, "provision")
+    assert grid.place("alice") != former
+    twice(grid, "deploy")
+    assert grid.client("fingerprint", grid.url("alice"), owner["alice"]) == before
+    work(grid, owner, "alice")
+
+
+def test_an_image_has_the_release_on_it(grid: CloudGrid) -> None:
+    twice(grid, "image")
+    assert len(grid.images()) == 1
+    assert set(grid.machines()) == NODES, "nothing is left of the machine that it was made of"
+
+
 def test_more_workers_are_more_machines(grid: CloudGrid, owner: dict[str, Path]) -> None:
     twice(grid, "scale", *workers(4))
+    assert [grid.machines()[f"alice-w{number}"]["ImageId"] for number in (2, 3, 4)] == grid.images() * 3
     assert set(grid.machines()) == NODES | {"alice-w2", "alice-w3", "alice-w4"}
     assert serving(grid, "alice") == {"alice-w1", "alice-w2", "alice-w3", "alice-w4"}
     work(grid, owner, "alice")
@@ -107,6 +125,16 @@ def test_a_machine_that_was_taken_away_is_replaced(grid: CloudGrid, owner: dict[
     assert set(grid.machines()) == NODES | {"alice-w2", "alice-w3", "alice-w4"}
     grid.eventually(lambda: len(serving(grid, "alice")) == 4)
     work(grid, owner, "alice")
+
+
+def test_a_machine_gets_another_size(grid: CloudGrid, owner: dict[str, Path]) -> None:
+    before = grid.client("fingerprint", grid.url("bob"), owner["bob"])
+    larger = [{**machine, "size": "t3.xlarge"} if machine.get("name") == "bob" else machine for machine in MACHINES]
+    grid.write_inventory(larger)
+    twice(grid, "resize")
+    assert grid.machines()["bob"]["InstanceType"] == "t3.xlarge"
+    assert grid.client("fingerprint", grid.url("bob"), owner["bob"]) == before
+    work(grid, owner, "bob")
 
 
 def test_fewer_workers_are_fewer_machines(grid: CloudGrid, owner: dict[str, Path]) -> None:
@@ -123,7 +151,8 @@ def test_nothing_is_left_but_data(grid: CloudGrid) -> None:
     twice(grid, "deprovision")
     assert grid.machines() == {}
     tags = [{tag["Key"]: tag["Value"] for tag in one["Tags"]} for one in grid.tagged("describe_volumes", "Volumes")]
-    assert [each["pygrid_data_of"] for each in tags] == ["alice"]
+    assert sorted(each["pygrid_data_of"] for each in tags) == ["alice", "bob", "net"]
+    assert grid.images() == []
     for question, answer in (
         ("describe_vpcs", "Vpcs"),
         ("describe_subnets", "Subnets"),
