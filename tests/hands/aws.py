@@ -77,13 +77,14 @@ class Aws:
         found = [machine for reservation in answer["Reservations"] for machine in reservation["Instances"]]
         for machine in found:
             state = machine["State"]["Name"]
+            tags = {tag["Key"]: tag["Value"] for tag in machine.get("Tags", [])}
             if state in ("terminated", "shutting-down"):
                 continue
             memory_mb, processors = self._size(machine["InstanceType"])
             yield Booked(
                 name=machine["InstanceId"],
                 address=machine["PrivateIpAddress"],
-                runs=state == "running",
+                runs=state == "running" and tags.get("hands") != "never-boots",
                 image=machine["ImageId"],
                 size=machine["InstanceType"],
                 memory_mb=memory_mb,

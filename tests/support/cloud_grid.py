@@ -41,6 +41,8 @@ class CloudGrid(Intranet):
         done = subprocess.run(started, cwd=CHECKOUT, capture_output=True, text=True, check=True)
         self.environment: dict[str, str] = json.loads(done.stdout)
         self.lab = Lab(lab)
+        #: What pygrid_machines of its inventory says.
+        self.wanted: list[dict[str, Any]] = []
         with self.inside_network():
             self.ec2 = boto3.client("ec2", endpoint_url=self.environment["AWS_ENDPOINT_URL"], **aws.CREDENTIALS)
 
@@ -79,6 +81,7 @@ class CloudGrid(Intranet):
 
     def write_inventory(self, machines: list[dict[str, Any]], **variables: Any) -> None:
         """The folder that a person would have filled in."""
+        self.wanted = machines
         self.folder.mkdir(parents=True, exist_ok=True)
         key = self.folder.parent / "administrator"
         if not key.exists():

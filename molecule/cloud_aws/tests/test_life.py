@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import MACHINES
 
 if TYPE_CHECKING:
     from tests.support.cloud_grid import CloudGrid
@@ -129,7 +128,7 @@ def test_a_machine_that_was_taken_away_is_replaced(grid: CloudGrid, owner: dict[
 
 def test_a_machine_gets_another_size(grid: CloudGrid, owner: dict[str, Path]) -> None:
     before = grid.client("fingerprint", grid.url("bob"), owner["bob"])
-    larger = [{**machine, "size": "t3.xlarge"} if machine.get("name") == "bob" else machine for machine in MACHINES]
+    larger = [{**machine, "size": "t3.xlarge"} if machine.get("name") == "bob" else machine for machine in grid.wanted]
     grid.write_inventory(larger)
     twice(grid, "resize")
     assert grid.machines()["bob"]["InstanceType"] == "t3.xlarge"
