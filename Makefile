@@ -15,10 +15,19 @@ TOOLS := $(if $(I),server,deploy)
 PLAYBOOK := .tools/$(TOOLS)/bin/ansible-playbook $(if $(I),-i "$(I)")
 CHECK := .tools/test/bin/python tests/run.py
 
-.PHONY: help deploy preflight demo scale resize status credentials upgrade rollback backup restore remove test lint unit sanity clouds e2e scenario bench bench-backups bench-servers bench-life bench-inventories lock clean deploy-tools server-tools test-tools
+.PHONY: help provision image deprovision deploy preflight demo scale resize status credentials upgrade rollback backup restore remove test lint unit sanity clouds e2e scenario bench bench-backups bench-servers bench-life bench-inventories lock clean deploy-tools server-tools test-tools
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+provision: $(TOOLS)-tools ## Make the machines of a grid in a cloud: I=inventories/mine (EXTRA=--check shows them)
+	@$(PLAYBOOK) playbooks/provision.yml $(EXTRA)
+
+image: $(TOOLS)-tools ## Make an image from which new machines of a cloud are there sooner
+	@$(PLAYBOOK) playbooks/image.yml $(EXTRA)
+
+deprovision: $(TOOLS)-tools ## Remove everything of a grid from a cloud, but for its data (EXTRA=--check lists it)
+	@$(PLAYBOOK) playbooks/deprovision.yml $(EXTRA)
 
 deploy: $(TOOLS)-tools ## Bring up a grid on this machine, or that of an inventory: I=inventories/mine (EXTRA="-e name=value")
 	@$(PLAYBOOK) playbooks/deploy.yml $(EXTRA)
@@ -29,7 +38,7 @@ preflight: $(TOOLS)-tools ## Say what has to be mended before a deploy to server
 scale: $(TOOLS)-tools ## More or fewer Workers: EXTRA="-e pygrid_domain_workers=alice=2,bob=1"
 	@$(PLAYBOOK) playbooks/scale.yml $(EXTRA)
 
-resize: $(TOOLS)-tools ## Other processes and limits of nodes: EXTRA="-e @limits.yml"
+resize: $(TOOLS)-tools ## Other processes and limits of nodes (EXTRA="-e @limits.yml"), in a cloud other sizes of machines
 	@$(PLAYBOOK) playbooks/resize.yml $(EXTRA)
 
 demo: $(TOOLS)-tools ## Train a model over the private data of both Domains

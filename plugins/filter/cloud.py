@@ -111,6 +111,12 @@ def machine_failures(made: Mapping[str, Mapping[str, Any]], machines: Iterable[M
     return found
 
 
+def machine_ids(present: Iterable[Mapping[str, Any]], made: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The cloud's ids of machines by host: of those that were there, and of those that were made."""
+    ids = {machine["host"]: str(machine["facts"]["id"]) for machine in present}
+    return ids | {host: machine["id"] for host, machine in made.items() if machine["id"]}
+
+
 def machines_dead(made: Mapping[str, Mapping[str, Any]], hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Hosts whose machine was made by this run and cannot be logged in to."""
     return machines_out_of_reach([host for host, machine in made.items() if machine["made"]], hostvars)
@@ -221,6 +227,7 @@ class FilterModule:
             "cloud_found_text": cloud_found_text,
             "cloud_subnets": cloud_subnets,
             "machine_failures": machine_failures,
+            "machine_ids": machine_ids,
             "machine_resizes_text": machine_resizes_text,
             "machines_dead": machines_dead,
             "machines_made": machines_made,

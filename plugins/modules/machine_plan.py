@@ -84,6 +84,11 @@ data:
   description: Size in GB of the volume of each machine that is to have one, by host.
   returned: success
   type: dict
+addresses:
+  description: Hosts that are to have a public address which stays theirs when their machine is another one.
+  returned: success
+  type: list
+  elements: str
 more:
   description: A sentence for each Domain with more Workers than wanted.
   returned: success

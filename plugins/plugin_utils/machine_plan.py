@@ -49,6 +49,10 @@ class Entry:
         """Size of the volume of its data, GB; 0 for none."""
         return DATA_DISKS[self.role] if self.data_disk is None else self.data_disk
 
+    @property
+    def has_public_address(self) -> bool:
+        return self.public or self.role == "network"
+
     def __str__(self) -> str:
         return " ".join(filter(None, (self.role, self.name, self.domain and f"for {self.domain}")))
 
@@ -84,6 +88,7 @@ class Plan:
     """``other_size``: the wanted size of machines that are there with another one, or that resize.yml is changing.
 
     ``data``: GB of the volume of each machine that is to have one, whether the machine is there or new.
+    ``addresses``: those of these machines that are to have a public address that stays theirs.
     ``more``: a sentence for each Domain with more Workers than wanted.
     """
 
@@ -91,6 +96,7 @@ class Plan:
     present: list[Present] = field(default_factory=list)
     other_size: dict[str, str] = field(default_factory=dict)
     data: dict[str, int] = field(default_factory=dict)
+    addresses: list[str] = field(default_factory=list)
     more: list[str] = field(default_factory=list)
 
     def as_data(self) -> dict[str, Any]:
@@ -172,8 +178,7 @@ def make_plan(
         for machine in share.machines:
             if machine.facts.get("type") != entry.size or RESIZING in machine.facts.get("tags", {}):
                 plan.other_size[machine.host] = entry.size
-            if entry.data:
-                plan.data[machine.host] = entry.data
+            _add_lasting(plan, entry, machine.host)
         for host in share.missing(names):
             if entry.role == "worker" and free:
                 free -= 1
@@ -181,8 +186,7 @@ def make_plan(
             names.add(host)
             order = _zones_from(entry.zones or zones, len(plan.new) + len(present))
             plan.new.append(_new(host, entry, order, grid))
-            if entry.data:
-                plan.data[host] = entry.data
+            _add_lasting(plan, entry, host)
     wanted = {entry.domain for entry in entries if entry.role == "worker"}
     for domain in sorted(wanted & {machine.domain for machine in left.values()}):
         there = [machine for machine in present if machine.role == "worker" and machine.domain == domain]
@@ -207,6 +211,14 @@ def _with_counts(entries: Sequence[Entry], workers: Mapping[str, int]) -> Iterat
         count = left[entry.domain] if entry is last[entry.domain] else min(entry.count, left[entry.domain])
         left[entry.domain] -= count
         yield entry, count
+
+
+def _add_lasting(plan: Plan, entry: Entry, host: str) -> None:
+    """Note what outlives the machine of a host."""
+    if entry.data:
+        plan.data[host] = entry.data
+    if entry.has_public_address and entry.role in ("network", "domain"):
+        plan.addresses.append(host)
 
 
 @dataclass
@@ -264,7 +276,7 @@ def _new(host: str, entry: Entry, zones: Sequence[str], grid: str) -> New:
         disk=entry.disk,
         data_disk=entry.data,
         spot=entry.spot,
-        public=entry.public or entry.role == "network",
+        public=entry.has_public_address,
         tags={**entry.tags, **tags},
     )
 

@@ -28,6 +28,7 @@ from ansible_collections.openmined.pygrid.plugins.plugin_utils.machine_plan impo
     only_workers,
     plan_text,
     problems,
+    resizes,
 )
 
 ZONES = ["a", "b"]
@@ -40,7 +41,7 @@ ENTRIES = [
 
 
 def present(host: str, role: str, domain: str = "", size: str = "medium") -> Present:
-    return Present(host, role, domain, {"type": size, "zone": "a"})
+    return Present(host, role, domain, {"id": f"i-{host}", "type": size, "zone": "a"})
 
 
 def planned(entries: list[Entry] | None = None, workers: dict[str, int] | None = None, *there: Present) -> Plan:
@@ -112,6 +113,19 @@ def test_networks_and_domains_keep_their_data_on_volumes() -> None:
     plan = planned(None, None, present("net", "network", size="small"))
     assert plan.data == {"net": 5, "alice": 50}
     assert planned([Entry("domain", "large", name="alice", data_disk=0)]).data == {}
+
+
+def test_networks_and_public_domains_keep_their_addresses() -> None:
+    entries = [*ENTRIES, Entry("domain", "large", name="bob", public=True), Entry("spare", "s", name="x", public=True)]
+    assert planned(entries, None, present("net", "network", size="small")).addresses == ["net", "bob"]
+
+
+def test_machines_that_resize_was_killed_at_are_gone_on_with() -> None:
+    marked = Present("net", "network", "", {"id": "i-1", "type": "small", "tags": {"pygrid_resizing": "small"}})
+    plan = planned(None, None, marked, present("alice-w1", "worker", "alice", "tiny"))
+    assert [(one["host"], one["former"], one["wanted"]) for one in resizes(plan)] == [
+        ("alice-w1", "tiny", "medium"), ("net", "small", "small")
+    ]  # fmt: skip
 
 
 def test_scaling_makes_workers_alone_and_none_for_whom_a_machine_waits() -> None:
