@@ -104,6 +104,7 @@ class CloudGrid(Intranet):
         nodes = {
             "pygrid_scope": "system",
             "pygrid_pki_directory": str(self.pki),
+            "pygrid_worker_packages": ["scikit-learn==1.5.2"],
             "ansible_user": "admin",
             "ansible_become": True,
             "ansible_ssh_private_key_file": str(key),

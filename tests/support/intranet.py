@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import shlex
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +27,9 @@ from tests.support.playbook import Run, run_playbook
 CHECKOUT = Path(__file__).resolve().parents[2]
 LAB_HOSTS = CHECKOUT / "molecule" / "shared" / "lab" / "inventory.py"
 CLIENT = Path(__file__).with_name("grid_client.py")
+DEMO = CHECKOUT / "examples" / "federated_breast_cancer"
+# Of somebody who tries the example, on his host.
+WORK = "/root/work"
 ATTACKS = Path(__file__).with_name("attacks.py")
 
 
@@ -175,6 +180,29 @@ class Intranet:
     def client(self, *words: str | Path, seconds: float = 180) -> dict[str, Any]:
         """A command of grid_client.py, run on the controller's side of the network with nothing but the CA file."""
         return self._program(CLIENT, words, seconds)
+
+    def bring_demo(self, host: str) -> str:
+        """Have a folder on a host with the example, the CA and what the owners bring: their accounts."""
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            archive.add(DEMO, arcname=DEMO.name, filter=lambda entry: None if "__pycache__" in entry.name else entry)
+        self.must(host, f"rm -rf {WORK} && mkdir -m 700 {WORK}")
+        self.put(host, packed.getvalue(), f"{WORK}/demo.tar")
+        self.must(host, f"tar -C {WORK} -xf {WORK}/demo.tar")
+        self.put(host, self.authority.read_bytes(), f"{WORK}/ca.pem")
+        for domain in ("alice", "bob"):
+            account = self.must(domain, f"cat /etc/pygrid/nodes/{domain}/identity.json")
+            self.put(host, account.encode(), f"{WORK}/{domain}.json")
+        return WORK
+
+    def train(self, host: str, python: str, rounds: int) -> dict[str, Any]:
+        """Train a model over the data of alice and bob, from a host; returns what the example found."""
+        self.bring_demo(host)
+        domains = " ".join(f"--domain {name} {self.url(name)} {WORK}/{name}.json" for name in ("alice", "bob"))
+        trust = f"REQUESTS_CA_BUNDLE={WORK}/ca.pem SSL_CERT_FILE={WORK}/ca.pem"
+        command = f"cd {WORK} && {trust} {python} -B -m federated_breast_cancer --network net {self.url('net')}"
+        self.must(host, f"{command} {domains} --results {WORK}/results --rounds {rounds}", seconds=300)
+        return json.loads(self.must(host, f"cat {WORK}/results/results.json"))
 
     def attack(self, *words: str | Path, seconds: float = 120) -> dict[str, Any]:
         """A command of attacks.py, run like that."""

@@ -94,6 +94,11 @@ def test_people_work_with_it(grid: CloudGrid, owner: dict[str, Path]) -> None:
     assert grid.client("peers", grid.url("net")) == {"alice": "ACTIVE", "bob": "ACTIVE"}
 
 
+def test_a_model_is_trained_over_the_data_of_both(grid: CloudGrid) -> None:
+    assert grid.train("net", "/opt/pygrid/releases/*/env/bin/python", rounds=2)["rounds"]
+    grid.must("net", "rm -rf /root/work")
+
+
 def test_a_domain_whose_machine_is_lost_comes_back_on_its_volume(grid: CloudGrid, owner: dict[str, Path]) -> None:
     before = grid.client("fingerprint", grid.url("alice"), owner["alice"])
     former = grid.terminate("alice")

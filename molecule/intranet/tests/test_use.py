@@ -5,10 +5,6 @@
 
 from __future__ import annotations
 
-import io
-import json
-import os
-import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,34 +15,17 @@ from tests.support.inventory import list_inventory, write_source
 if TYPE_CHECKING:
     from tests.support.intranet import Intranet
 
-DEMO = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"]) / "examples" / "federated_breast_cancer"
 PYTHON = "/opt/client/releases/0.9.5-*/env/bin/python"
 
 
 @pytest.fixture(scope="module")
 def researcher(grid: Intranet) -> str:
     """A folder on the fifth host with the demo, the CA and what the owners bring: their accounts."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        archive.add(DEMO, arcname=DEMO.name, filter=lambda entry: None if "__pycache__" in entry.name else entry)
-    grid.must("client", "rm -rf /root/work && mkdir -m 700 /root/work")
-    grid.put("client", packed.getvalue(), "/root/work/demo.tar")
-    grid.must("client", "tar -C /root/work -xf /root/work/demo.tar")
-    grid.put("client", grid.authority.read_bytes(), "/root/work/ca.pem")
-    for domain in ("alice", "bob"):
-        account = grid.must(domain, f"cat /etc/pygrid/nodes/{domain}/identity.json")
-        grid.put("client", account.encode(), f"/root/work/{domain}.json")
-    return "/root/work"
+    return grid.bring_demo("client")
 
 
-def test_federated_training_through_tls(grid: Intranet, researcher: str) -> None:
-    domains = " ".join(f"--domain {name} {grid.url(name)} {researcher}/{name}.json" for name in ("alice", "bob"))
-    trust = f"REQUESTS_CA_BUNDLE={researcher}/ca.pem SSL_CERT_FILE={researcher}/ca.pem"
-    command = f"cd {researcher} && {trust} {PYTHON} -B -m federated_breast_cancer --network net {grid.url('net')}"
-    answer = grid.run("client", f"{command} {domains} --results {researcher}/results --rounds 2", seconds=300)
-    assert answer.succeeded, answer.text[-3000:]
-    results = json.loads(grid.must("client", f"cat {researcher}/results/results.json"))
-    assert results["rounds"]
+def test_federated_training_through_tls(grid: Intranet) -> None:
+    assert grid.train("client", PYTHON, rounds=2)["rounds"]
 
 
 def test_nobody_answers_without_the_ca(grid: Intranet, researcher: str) -> None:
