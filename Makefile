@@ -15,7 +15,7 @@ TOOLS := $(if $(I),server,deploy)
 PLAYBOOK := .tools/$(TOOLS)/bin/ansible-playbook $(if $(I),-i "$(I)")
 CHECK := .tools/test/bin/python tests/run.py
 
-.PHONY: help provision image deprovision deploy preflight demo scale resize status credentials upgrade rollback backup restore remove test lint unit sanity clouds e2e scenario bench bench-backups bench-servers bench-life bench-inventories lock clean deploy-tools server-tools test-tools
+.PHONY: help provision image deprovision deploy preflight demo scale resize status credentials upgrade rollback backup restore remove test lint unit sanity clouds e2e scenario bench bench-backups bench-servers bench-life bench-clouds bench-inventories lock clean deploy-tools server-tools test-tools
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -86,6 +86,9 @@ bench-servers: test-tools ## Measure deploys to 1, 4 and 8 hosts of a lab
 
 bench-life: test-tools ## Measure what upgrades cost those who use a grid, and scaling, on a host of a lab
 	@.tools/test/bin/python tests/benchmarks/life.py
+
+bench-clouds: test-tools ## Measure more and fewer Workers in a cloud of the lab
+	@.tools/test/bin/python tests/benchmarks/clouds.py
 
 bench-inventories: test-tools ## Measure the AWS inventory beside amazon.aws.aws_ec2
 	@PATH="$(CURDIR)/.tools/test/bin:$$PATH" .tools/test/bin/python tests/benchmarks/inventories.py $(EXTRA)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,7 @@ from tests.lab.machine import network_of
 from tests.support.intranet import CHECKOUT, Intranet
 from tests.support.unruly import Fault, Request, UnrulyProxy
 
+HANDS = [sys.executable, "-m", "tests.hands", "--lab"]
 Result = TypeVar("Result")
 GRID = "heart"
 
@@ -37,8 +39,7 @@ class CloudGrid(Intranet):
     def __init__(self, lab: str, folder: Path) -> None:
         super().__init__(lab, folder, folder / ".pygrid" / "pki")
         self.folder = folder
-        started = [sys.executable, "-m", "tests.hands", "--lab", lab, "start"]
-        done = subprocess.run(started, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+        done = subprocess.run([*HANDS, lab, "start"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
         self.environment: dict[str, str] = json.loads(done.stdout)
         self.lab = Lab(lab)
         #: What pygrid_machines of its inventory says.
@@ -145,3 +146,16 @@ class CloudGrid(Intranet):
         self.ask(lambda ec2: ec2.terminate_instances(InstanceIds=[identity]))
         self.eventually(lambda: identity not in Lab(self.lab.name).hosts)
         return identity
+
+    def probe(self, domain: str, *workers: str) -> None:
+        """Let each of the Workers do a job."""
+        wanted = shlex.quote(json.dumps({"workers": workers, "seconds": 60}))
+        socket = f"--unix-socket /run/pygrid/{domain}/control.sock http://node/control/probe"
+        answer = json.loads(self.must(domain, f"curl -s --max-time 90 --json {wanted} {socket}"))
+        assert not [result for result in answer["results"] if result["problem"]], answer
+
+
+def give_back(lab: str) -> None:
+    """Take a cloud and its machines away."""
+    subprocess.run([*HANDS, lab, "stop"], cwd=CHECKOUT, check=True)
+    Lab(lab).down()
