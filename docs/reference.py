@@ -28,6 +28,8 @@ ORDER = (
     "resize",
     "host",
     "bundle",
+    "images",
+    "foreign",
     "certificates",
     "database",
     "ingress",

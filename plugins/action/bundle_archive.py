@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.release_files imp
 from ansible_collections.openmined.pygrid.plugins.module_utils.releases import normal_packages
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.bundle_archive import contents_of, open_archive
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.bundle_make import Distribution, Plan, make
-from ansible_collections.openmined.pygrid.plugins.plugin_utils.bundle_tools import Target, Workshop
+from ansible_collections.openmined.pygrid.plugins.plugin_utils.bundle_tools import Target, Workshop, cache_folder
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid import kind_of
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.release_source import find_source
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.variables import ROLES, validate
@@ -161,11 +160,3 @@ def _distribution(name: str, platform: str, arguments: dict[str, Any]) -> Distri
     sources = arguments["apt_sources"].get(name, [])
     suite = arguments["known_distributions"][name].get("suite", "")
     return Distribution(name, platform, suite, tuple(packages), tuple(sources))
-
-
-def cache_folder(given: str) -> Path:
-    """Where downloads are kept between bundles: what was asked for, else the account's cache folder."""
-    if given:
-        return Path(given).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "pygrid" / "bundle"

@@ -51,7 +51,12 @@ class ActionModule(ActionBase):
         return result
 
     def _stage(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
-        if arguments.get("state", "present") == "pruned" or arguments.get("name") or not arguments.get("version"):
+        if (
+            arguments.get("image")
+            or arguments.get("state", "present") == "pruned"
+            or arguments.get("name")
+            or not arguments.get("version")
+        ):
             return self._module(arguments, task_vars)
         source = release_source.find_source(arguments["version"], arguments.get("lock_file"))
         bundle = open_archive(arguments["bundle"]) if arguments.get("bundle") else None

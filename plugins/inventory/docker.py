@@ -12,6 +12,8 @@ version_added: 0.1.0
 description:
   - Finds containers by their labels C(pygrid_grid), C(pygrid_role), C(pygrid_name) and C(pygrid_domain), and makes them
     the groups and hosts that every playbook of this collection understands.
+  - Containers that are nodes themselves (C(pygrid_install_method=container)) are none of them, as nothing is deployed into
+    those.
   - The region of a container is the name of its Docker daemon's host, its type is empty.
 options:
   plugin:
@@ -62,6 +64,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
+from ansible_collections.openmined.pygrid.plugins.module_utils.images import HOME_LABEL
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.cloud_inventory import (
     CloudInventory,
     Machine,
@@ -100,7 +103,8 @@ class InventoryModule(CloudInventory):
             docker.DockerClient(timeout=self.seconds(), use_ssh_client=by_ssh, **arguments)
         ) as client:
             for container in client.api.containers(all=True, filters={"label": "pygrid_grid"}):
-                yield self._machine(container, place)
+                if HOME_LABEL not in container["Labels"]:
+                    yield self._machine(container, place)
 
     def explain(self, error: Exception, place: str) -> PygridError:
         """What the daemon or its SDK said, and what to do about it."""

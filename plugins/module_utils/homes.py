@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.bundle_store import bundles_folder
 from ansible_collections.openmined.pygrid.plugins.module_utils.files import locked, read_json
+from ansible_collections.openmined.pygrid.plugins.module_utils.images import forget_images
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import SYSTEM_RUN, SYSTEM_STATE, Home
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.managers import manager_for
 
@@ -57,6 +58,7 @@ def clean_up(home: Home) -> bool:
         if has_nodes(home):
             return False
         manager_for(home).shutdown()
+        forget_images(home)
         for folder in leftovers(home):
             removed = removed or folder != home.locks
             shutil.rmtree(folder)

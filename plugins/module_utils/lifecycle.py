@@ -33,10 +33,10 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.files import (
     write_if_different,
 )
 from ansible_collections.openmined.pygrid.plugins.module_utils.homes import clean_up, ensure_home, has_nodes, leftovers
+from ansible_collections.openmined.pygrid.plugins.module_utils.images import can_run
 from ansible_collections.openmined.pygrid.plugins.module_utils.nodes import read_health
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, NodePaths
 from ansible_collections.openmined.pygrid.plugins.module_utils.pending_restore import finish_restore, read_pending
-from ansible_collections.openmined.pygrid.plugins.module_utils.releases import is_staged
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.base import (
     Limits,
     ServiceSpec,
@@ -170,7 +170,7 @@ class Node:
         prepare: is called while the node is stopped, before anything of it is another.
         """
         name = self._wanted.name
-        if not is_staged(self._home.root, self._wanted.release):
+        if not can_run(self._home, self._wanted.release):
             raise PygridError(f"{name}: release {self._wanted.release} is not staged on this host")
         if not self._paths.identity.exists():
             raise PygridError(f"{name}: {self._paths.identity} is missing; create the identity first")
@@ -257,7 +257,17 @@ def service_spec(node: NodePaths, wanted: Wanted, settings: dict[str, Any]) -> S
         limits=wanted.limits,
         talks_to=wanted.talks_to,
         hold_file=str(node.hold),
+        writes=_writes(node, wanted.kind, settings),
+        domain=settings["domain"]["name"] if wanted.kind == "worker" else "",
     )
+
+
+def _writes(node: NodePaths, kind: str, settings: dict[str, Any]) -> tuple[str, ...]:
+    """Folders that a node writes to; in scope user a Worker works in the files of its Domain."""
+    folders = [node.data, node.run, node.log, node.state / "tmp"]
+    if kind == "worker" and node.home.scope == "user":
+        folders.append(node.home.node(settings["domain"]["name"]).data)
+    return tuple(str(folder) for folder in folders)
 
 
 def _address_and_port(host: str, port: int) -> str:

@@ -22,6 +22,7 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.control import ca
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.files import read_json, to_json, write_if_different
 from ansible_collections.openmined.pygrid.plugins.module_utils.former import Former, FormerState, describe_newer
+from ansible_collections.openmined.pygrid.plugins.module_utils.images import can_run
 from ansible_collections.openmined.pygrid.plugins.module_utils.lifecycle import (
     Change,
     Node,
@@ -31,7 +32,6 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.lifecycle import 
 )
 from ansible_collections.openmined.pygrid.plugins.module_utils.nodes import read_health
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home
-from ansible_collections.openmined.pygrid.plugins.module_utils.releases import is_staged
 from ansible_collections.openmined.pygrid.plugins.module_utils.services.managers import manager_for
 
 # Longer than any way back takes; then a node whose upgrade nobody came back to serves again by itself.
@@ -131,7 +131,7 @@ class Upgrade:
         change = Change("release", f"{self._paths.active_release()}\n", f"{former.release}\n")
         if dry_run:
             return [change]
-        if not is_staged(self._home.root, former.release):
+        if not can_run(self._home, former.release):
             raise PygridError(f"{self._wanted.name}: its former release {former.release} is not on this host any more")
         python = self._home.releases / former.upgraded_to / "env" / "bin" / "python"
         manager = manager_for(self._home)

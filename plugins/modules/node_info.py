@@ -195,6 +195,10 @@ wanted:
     staged:
       description: Whether it is complete on this host.
       type: bool
+    image:
+      description: The image that it is.
+      returned: when it is one
+      type: str
     problem:
       description: Why it has no name. Without O(details) and O(checks) the module fails then.
       returned: when it has none
@@ -219,8 +223,13 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.openmined.pygrid.plugins.module_utils.arguments import NODE_ARGUMENTS
 from ansible_collections.openmined.pygrid.plugins.module_utils.bundle_checks import check_bundle
+from ansible_collections.openmined.pygrid.plugins.module_utils.container_checks import check_engine
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
 from ansible_collections.openmined.pygrid.plugins.module_utils.host_checks import check_data, check_home, check_ports
+from ansible_collections.openmined.pygrid.plugins.module_utils.images import (
+    can_run,
+    image_release_name,
+)
 from ansible_collections.openmined.pygrid.plugins.module_utils.lease import current_lease, host_record
 from ansible_collections.openmined.pygrid.plugins.module_utils.nodes import read_health, read_node
 from ansible_collections.openmined.pygrid.plugins.module_utils.operating_system import (
@@ -245,11 +254,15 @@ LOG_LINES = 8
 
 def wanted_release(home: Home, parameters: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Name and state of the wanted release on this host, and what stands against it."""
+    source = parameters["release_source"]
+    if "image" in source:
+        name = image_release_name(source["version"], source["image"])
+        staged = can_run(home, name)
+        return {"release": name, "python": None, "tag": None, "staged": staged, "image": source["image"]}, []
     interpreter, problem = find(parameters["python"], parameters["managed_python"], home.root)
     if interpreter is None or problem:
         nothing = {"release": None, "python": None, "tag": None, "staged": False, "problem": problem or ""}
         return nothing, [problem or ""]
-    source = parameters["release_source"]
     name = release_name(
         source["version"], source["lock_sha256"], source["runtime_sha256"], parameters["packages"], interpreter.tag
     )
@@ -280,9 +293,13 @@ def read_last_change(home: Home) -> dict[str, Any] | None:
 def find_problems(home: Home, state: dict[str, Any], wanted: dict[str, Any], parameters: dict[str, Any]) -> list[str]:
     """All that would make a deploy of this node on this host fail."""
     ports = {variable: int(port) for variable, port in parameters["ports"].items()}
-    version = (parameters["release_source"] or {}).get("version", "")
+    source = parameters["release_source"] or {}
+    in_container = "image" in source
+    version = source.get("version", "")
     return [
-        *check_home(home, needs_release=not wanted.get("staged")),
+        *(check_engine(home, state["name"], source) if in_container else []),
+        # An image lies where its engine keeps it.
+        *check_home(home, needs_release=not (in_container or wanted.get("staged"))),
         *check_ports(parameters["address"], ports, state["service"]["pid"], state["service"]["holds"]),
         *check_data(home.node(state["name"]), version, parameters["uid"] or None),
     ]

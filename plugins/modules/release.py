@@ -76,6 +76,29 @@ options:
   lock_file:
     description: Requirements file with hashes on the controller, instead of the collection's own for O(version).
     type: path
+  image:
+    description:
+      - Image of a container that is the release, by digest, id or tag. It is pulled unless the host has it, and nothing
+        else is needed then - no Python, no C(uv), no package.
+    type: str
+    default: ""
+  container_engine:
+    description: Engine that is to have O(image); V(auto) takes docker where it answers, else podman.
+    type: str
+    choices: [auto, docker, podman]
+    default: auto
+  container_socket:
+    description: URL of its daemon; when empty the one that the account's own settings lead to.
+    type: str
+    default: ""
+  registry_username:
+    description: Account of the registry that O(image) is pulled from; none when empty.
+    type: str
+    default: ""
+  registry_password:
+    description: Its password or token.
+    type: str
+    default: ""
   package_cache:
     description:
       - Folder of the package cache on the host; C(<home>/cache) by default.
@@ -161,6 +184,10 @@ release:
       description: Extra requirements.
       type: list
       elements: str
+    image:
+      description: The image that it is.
+      returned: when it is one
+      type: str
 supervisor:
   description: Folder of the supervisor's environment.
   returned: when O(state=present) and O(service_manager=supervisor)
@@ -182,6 +209,7 @@ waited_seconds:
 """
 
 import os
+import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -190,7 +218,14 @@ from ansible_collections.openmined.pygrid.plugins.module_utils import pythons, r
 from ansible_collections.openmined.pygrid.plugins.module_utils import release_files as files
 from ansible_collections.openmined.pygrid.plugins.module_utils.bundle_index import find_uv
 from ansible_collections.openmined.pygrid.plugins.module_utils.bundle_store import UnpackedBundle
+from ansible_collections.openmined.pygrid.plugins.module_utils.container_engine import (
+    Account,
+    find_engine,
+    registry_of,
+)
 from ansible_collections.openmined.pygrid.plugins.module_utils.errors import PygridError
+from ansible_collections.openmined.pygrid.plugins.module_utils.image_release import describe_image, stage_image
+from ansible_collections.openmined.pygrid.plugins.module_utils.images import can_run, forget_image
 from ansible_collections.openmined.pygrid.plugins.module_utils.paths import Home, open_home
 from ansible_collections.openmined.pygrid.plugins.module_utils.release_stage import (
     Stager,
@@ -198,7 +233,7 @@ from ansible_collections.openmined.pygrid.plugins.module_utils.release_stage imp
     supervisor_folder,
     uv_folder,
 )
-from ansible_collections.openmined.pygrid.plugins.module_utils.reports import reporting
+from ansible_collections.openmined.pygrid.plugins.module_utils.reports import reporting, say
 
 ARGUMENTS = {
     "home": {"type": "path", "required": True},
@@ -211,6 +246,11 @@ ARGUMENTS = {
     "managed_python": {"type": "str", "choices": ["", *pythons.SUPPORTED_VERSIONS], "default": ""},
     "bundle": {"type": "str", "default": ""},
     "lock_file": {"type": "path"},
+    "image": {"type": "str", "default": ""},
+    "container_engine": {"type": "str", "choices": ["auto", "docker", "podman"], "default": "auto"},
+    "container_socket": {"type": "str", "default": ""},
+    "registry_username": {"type": "str", "default": ""},
+    "registry_password": {"type": "str", "default": "", "no_log": True},
     "package_cache": {"type": "path"},
     "service_manager": {"type": "str", "choices": ["none", "supervisor"], "default": "none"},
     "keep": {"type": "int", "default": 1},
@@ -230,7 +270,8 @@ def main() -> None:
     try:
         if state == "present":
             with reporting(module.params["report"]):
-                result = present(module.params, module.check_mode)
+                step = present_image if module.params["image"] else present
+                result = step(module.params, module.check_mode)
         elif state == "absent":
             result = absent(module.params, module.check_mode)
         else:
@@ -332,6 +373,35 @@ def present(params: dict, check_mode: bool) -> dict:
     return result
 
 
+def present_image(params: dict, check_mode: bool) -> dict:
+    """Bring the image that is the release, unless it is here."""
+    grid = open_home(params["home"], params["scope"])
+    release = describe_image(grid, params["version"], params["image"])
+    result: dict = {"changed": False, "release": release, "steps": [], "removed": []}
+    if can_run(grid, release["name"]):
+        return result
+    files.check_writable(grid.root)
+    engine, problem = find_engine(params["container_engine"], params["container_socket"])
+    if engine is None:
+        raise PygridError(problem)
+    result.update(changed=True, diff=difference([], [release["name"]]))
+    if check_mode:
+        return result
+    account = None
+    if params["registry_username"]:
+        account = Account(registry_of(params["image"]), params["registry_username"], params["registry_password"])
+    with files.locked(grid) as lock:
+        result["waited_seconds"] = round(lock.waited_seconds, 2)
+        files.remove_leftovers(grid.releases)
+        result["changed"] = not can_run(grid, release["name"])
+        if result["changed"]:
+            started = time.monotonic()
+            say("stages: image")
+            stage_image(grid, engine, params["version"], params["image"], account)
+            result["steps"] = [{"name": "image", "seconds": round(time.monotonic() - started, 2)}]
+    return result
+
+
 def stage(stager: Stager, params: dict, lacks: list) -> None:
     """Stage what is missing; the lock is held."""
     source = params["source"]
@@ -396,6 +466,7 @@ def remove(grid: Home, names: list, check_mode: bool) -> dict:
         folder = grid.releases
         result["removed"] = [name for name in names if name not in used and (folder / name).exists()]
         for name in result["removed"]:
+            forget_image(grid, name)
             files.remove_folder(folder / name)
         files.remove_leftovers(folder)
     result["changed"] = bool(result["removed"])

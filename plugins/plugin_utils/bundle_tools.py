@@ -74,6 +74,14 @@ class Workshop:
         return [str(python), "-I", "-m", "pip"]
 
 
+def cache_folder(given: str) -> Path:
+    """Where downloads are kept between bundles: what was asked for, else the account's cache folder."""
+    if given:
+        return Path(given).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "pygrid" / "bundle"
+
+
 def run(command: Sequence[str], complaint: str, variables: dict[str, str] | None = None) -> str:
     """Run a program and return its output; a PygridError tells what it complained about."""
     environment = {**trust(), **os.environ, **(variables or {})}

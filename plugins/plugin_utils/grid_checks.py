@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from itertools import combinations
 from urllib.parse import urlsplit
 
+from ansible_collections.openmined.pygrid.plugins.module_utils.images import check_reference, image_digest
 from ansible_collections.openmined.pygrid.plugins.plugin_utils.grid import THIS_MACHINE, Grid, Node, is_loopback
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$")
@@ -64,6 +65,8 @@ def _check_node(node: Node, grid: Grid) -> Iterator[tuple[str, str]]:
         )
     if node.name == "pygrid-backup":
         yield node.host, f"pygrid_name is {node.name}, which the process has that makes backups; choose another name"
+    if "image" in node.release_source:
+        yield from _check_image(node)
     if node.kind == "worker":
         yield from _check_worker(node, grid)
     if node.kind == "domain" and grid.network in grid.nodes:
@@ -77,6 +80,27 @@ def _check_node(node: Node, grid: Grid) -> Iterator[tuple[str, str]]:
                         f" {network.host} are on different hosts; set {variable} to a URL that both can reach"
                     ),
                 )
+
+
+def _check_image(node: Node) -> Iterator[tuple[str, str]]:
+    """What a node in a container needs of the inventory."""
+    image = node.release_source["image"]
+    if node.scope == "system":
+        yield (
+            node.host,
+            "pygrid_install_method is container, which scope system does not have yet; set pygrid_scope to user, or"
+            " leave it out",
+        )
+    if not image:
+        yield (
+            node.host,
+            f"pygrid_container_images names no image for a {node.kind}; playbooks/images.yml builds one and writes its"
+            " name beside the inventory",
+        )
+    elif problem := check_reference(image):
+        yield node.host, f"pygrid_container_images: {problem}"
+    if not re.match(r"^\d+\.\d+\.\d+$", node.release_source["version"]):
+        yield node.host, f"pygrid_version is {node.release_source['version']!r}; a version looks like 0.9.5"
 
 
 def _check_worker(node: Node, grid: Grid) -> Iterator[tuple[str, str]]:
@@ -143,6 +167,13 @@ def _check_blobs(worker: Node, grid: Grid) -> Iterator[tuple[str, str]]:
 def find_warnings(grid: Grid) -> Iterator[tuple[str, str]]:
     """(inventory name, sentence) for what works, but not as one may expect."""
     for node in grid.nodes.values():
+        image = node.release_source.get("image")
+        if image and image_digest(image) is None:
+            yield (
+                node.host,
+                f"its image is {image}, a tag: nobody notices when it is moved, and hosts that pull it at different"
+                " times may differ; name it by its digest (...@sha256:...)",
+            )
         if (
             node.kind != "worker"
             and urlsplit(node.url).scheme == "https"

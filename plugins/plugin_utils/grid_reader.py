@@ -58,7 +58,7 @@ def read_grid(
         if wrong:
             continue
         try:
-            source = find_source(values["pygrid_version"], values["pygrid_lock_file"] or None)
+            source = _release_source(kind, values)
             observer = _observer_token(values["pygrid_observer_token_file"])
         except PygridError as error:
             problems.append((host, str(error)))
@@ -68,7 +68,7 @@ def read_grid(
         except AnsibleError as error:
             problems.append((host, f"ansible_host cannot be worked out from other hosts' variables: {error}"))
             continue
-        nodes[host] = build_node(host, kind, values, location, source.summary(), observer)
+        nodes[host] = build_node(host, kind, values, location, source, observer)
         all_values[host] = values
     grid = build_grid(nodes, all_values, {host: _spare(host, hostvars[host]) for host in spare})
     add_packages(grid)
@@ -110,6 +110,25 @@ def _spare(host: str, variables: Any) -> Spare:
     port = variables.get("pygrid_worker_port")
     domain = variables.get("pygrid_worker_domain")
     return Spare(host, _location(host, variables), domain, int(port or FIRST_PORT) if domain else None)
+
+
+def _release_source(kind: str, values: Mapping[str, Any]) -> dict[str, str]:
+    """What the controller says of the release: the parts that it contributes itself, or where an image is."""
+    if values["pygrid_install_method"] == "container":
+        if values["pygrid_bundle"]:
+            raise PygridError("pygrid_bundle is of no use with pygrid_install_method container; leave one of them out")
+        if values["pygrid_backup_repository"] and values["pygrid_backup_schedule"]:
+            raise PygridError(
+                "pygrid_backup_schedule does not work with pygrid_install_method container yet; set it to '' and run"
+                " playbooks/backup.yml by a timer of your own"
+            )
+        return {
+            "version": values["pygrid_version"],
+            "image": (values["pygrid_container_images"] or {}).get(kind) or "",
+            "engine": values["pygrid_container_engine"],
+            "socket": values["pygrid_container_socket"],
+        }
+    return find_source(values["pygrid_version"], values["pygrid_lock_file"] or None).summary()
 
 
 @cache

@@ -45,12 +45,22 @@ def daemon(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         for role, name, domain in NODES:
             begin(daemon, f"heart-{name}", role, name, domain)
         begin(daemon, "blog")
+        begin(daemon, "heart-carol", "domain", "carol", home="/root/.local/share/pygrid")  # a node, and no machine
         begin(daemon, "lung-bob", "domain", "bob", grid="lung").stop(timeout=0)
         yield daemon
 
 
-def begin(daemon: Daemon, container: str, role: str = "", name: str = "", domain: str = "", grid: str = "heart") -> Any:
+def begin(
+    daemon: Daemon,
+    container: str,
+    role: str = "",
+    name: str = "",
+    domain: str = "",
+    grid: str = "heart",
+    home: str = "",
+) -> Any:
     labels = {"pygrid_grid": grid, "pygrid_role": role, "pygrid_name": name, "pygrid_domain": domain} if role else {}
+    labels["org.openmined.pygrid.home"] = home
     return daemon.client.containers.run(
         dockerd.IMAGE,
         ["/bin/busybox", "sleep", "3600"],

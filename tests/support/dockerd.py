@@ -24,7 +24,7 @@ from tempfile import TemporaryDirectory
 
 import docker
 
-PACKAGES = ("docker.io", "containerd", "runc", "busybox-static")
+PACKAGES = ("docker.io", "containerd", "runc", "tini", "busybox-static")
 IMAGE = "pygrid-test/busybox"
 START_SECONDS = 60
 
@@ -43,7 +43,8 @@ def unpack(folder: Path) -> None:
 def programs(folder: Path) -> Path | None:
     """The daemon that was unpacked into a folder, if it was."""
     daemon = folder / "usr" / "sbin" / "dockerd"
-    return daemon if daemon.exists() else None
+    # docker-init is a link to what another package brings
+    return daemon if daemon.exists() and (folder / "usr" / "bin" / "docker-init").exists() else None
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,8 @@ class ServiceSpec:
     ``stop_seconds``: how long a clean stop (for a Worker: its drain) may take.
     The rest matters where a service manager can give it - ``account`` to run as, ``listen`` (each an address:port) to
     hold for it, secret files to hand over by name as ``credentials``, the only numeric addresses it may talk to (None:
-    any), and ``hold_file``, whose lock keeps it from being started.
+    any), ``hold_file``, whose lock keeps it from being started, and the folders that it ``writes`` to.
+    ``domain``: whose Worker it is.
     """
 
     name: str
@@ -67,10 +68,12 @@ class ServiceSpec:
     limits: Limits = field(default_factory=Limits)
     talks_to: tuple[str, ...] | None = None
     hold_file: str = ""
+    writes: tuple[str, ...] = ()
+    domain: str = ""
 
 
 class ServiceManager(Protocol):
-    """The seam between a node and the thing that keeps it running: supervisor, or systemd on real servers."""
+    """The seam between a node and the thing that keeps it running: supervisor, systemd, a container engine."""
 
     def is_defined(self, spec: ServiceSpec) -> bool:
         """Whether the definition on disk is exactly ``spec``."""

@@ -73,7 +73,12 @@ class Probe:
 
 
 def release_name() -> str | None:
-    """Folder name of the release this process runs from (<release>/env/bin/python), else None."""
+    """Folder name of the release this process runs from (<release>/env/bin/python), else None.
+
+    An image cannot know it, because the name is made from the image's own digest: whoever runs the container says it.
+    """
+    if "PYGRID_RELEASE" in os.environ:
+        return os.environ["PYGRID_RELEASE"]
     environment = Path(sys.prefix).resolve()
     return environment.parent.name if environment.name == "env" else None
 
