@@ -12,8 +12,8 @@ version_added: 0.1.0
 description:
   - Finds containers by their labels C(pygrid_grid), C(pygrid_role), C(pygrid_name) and C(pygrid_domain), and makes them
     the groups and hosts that every playbook of this collection understands.
-  - Containers that are nodes themselves (C(pygrid_install_method=container)) are none of them, as nothing is deployed into
-    those.
+  - Containers that are nodes themselves (C(pygrid_install_method=container)) are passed over, as nothing is deployed
+    into those.
   - The region of a container is the name of its Docker daemon's host, its type is empty.
 options:
   plugin:
