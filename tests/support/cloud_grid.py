@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import parse_qs
 
 import boto3
 import yaml
@@ -52,14 +55,27 @@ class CloudGrid(Intranet):
         return network_of(self.lab.network.namespace)
 
     @contextmanager
-    def failing(self, action: str, code: str, status: int = 400, containing: str = "") -> Iterator[UnrulyProxy]:
-        """Let the API answer playbooks with an error: for one action, where the request has some text in it."""
+    def failing(
+        self, actions: str, code: str, status: int = 400, containing: str = "", times: int = 0
+    ) -> Iterator[UnrulyProxy]:
+        """Let the API answer playbooks with an error.
+
+        Args:
+            actions: regular expression for those that fail.
+            containing: only requests that have this text in them.
+            times: how often each action fails; 0 for always.
+        """
         error = f"<Error><Code>{code}</Code><Message>{code} of the test</Message></Error>"
         body = f"<Response><Errors>{error}</Errors></Response>"
 
+        failed: Counter[str] = Counter()
+
         def choose(request: Request) -> Fault | None:
-            is_meant = f"Action={action}&" in f"{request.body}&" and containing in request.body
-            return Fault(status=status, body=body) if is_meant else None
+            action = parse_qs(request.body).get("Action", [""])[0]
+            if not re.fullmatch(actions, action) or containing not in request.body:
+                return None
+            failed[action] += 1
+            return Fault(status=status, body=body) if not times or failed[action] <= times else None
 
         former = self.environment
         upstream = (self.lab.network.address(1), aws.PORT)
