@@ -13,8 +13,11 @@ from typing import Any
 from moto import server
 from moto.ec2.models.amis import Ami, AmiBackend
 from moto.ec2.models.elastic_block_store import Volume
+from moto.ec2.utils import EC2_PREFIX_TO_RESOURCE
 
-made, create_image, run_simple = Volume.__init__, AmiBackend.create_image, server.run_simple
+made, create_image, run_simple = # As which kind of thing the tags of an address are asked for.
+EC2_PREFIX_TO_RESOURCE["eipalloc"] = "elastic-ip"
+Volume.__init__, AmiBackend.create_image, server.run_simple
 
 
 def make(self: Volume, *values: Any, **named: Any) -> None:
@@ -40,6 +43,8 @@ def run_one_by_one(*values: Any, **named: Any) -> None:
     run_simple(*values, **{**named, "threaded": False})
 
 
+# As which kind of thing the tags of an address are asked for.
+EC2_PREFIX_TO_RESOURCE["eipalloc"] = "elastic-ip"
 Volume.__init__, AmiBackend.create_image, server.run_simple = make, image, run_one_by_one
 
 if __name__ == "__main__":
