@@ -15,9 +15,7 @@ from moto.ec2.models.amis import Ami, AmiBackend
 from moto.ec2.models.elastic_block_store import Volume
 from moto.ec2.utils import EC2_PREFIX_TO_RESOURCE
 
-made, create_image, run_simple = # As which kind of thing the tags of an address are asked for.
-EC2_PREFIX_TO_RESOURCE["eipalloc"] = "elastic-ip"
-Volume.__init__, AmiBackend.create_image, server.run_simple
+made, create_image, run_simple = Volume.__init__, AmiBackend.create_image, server.run_simple
 
 
 def make(self: Volume, *values: Any, **named: Any) -> None:
