@@ -68,9 +68,7 @@ def test_the_account_may_not_do_everything(grid: CloudGrid, action: str) -> None
         run = grid.play("provision", timeout_seconds=1800)
     assert run.returncode != 0
     # Some modules of amazon.aws say less.
-    assert re.search(
-        "UnauthorizedOperation|Failed to authorize|Error while (creat|attach)ing", run.output
-    )
+    assert re.search("UnauthorizedOperation|Failed to authorize|Error while (creat|attach)ing", run.output)
 
 
 def test_what_was_begun_is_gone_on_with_by_an_api_that_fails_all_the_time(grid: CloudGrid) -> None:
