@@ -97,4 +97,7 @@ def collection_version() -> str:
     manifest = COLLECTION / "MANIFEST.json"
     if manifest.exists():
         return json.loads(manifest.read_text(encoding="utf-8"))["collection_info"]["version"]
-    return str(yaml.safe_load((COLLECTION / "galaxy.yml").read_text(encoding="utf-8"))["version"])
+    source = COLLECTION / "galaxy.yml"
+    if not source.exists():  # somebody copied what runs and nothing else
+        return "unknown"
+    return str(yaml.safe_load(source.read_text(encoding="utf-8"))["version"])
