@@ -21,7 +21,6 @@ sys.path.insert(0, str(CHECKOUT))
 
 from tests.benchmarks.run import say  # noqa: E402 - the path is known only now
 from tests.benchmarks.servers import surroundings  # noqa: E402
-from tests.lab.lab import Lab  # noqa: E402
 from tests.support.cloud_grid import CloudGrid, give_back  # noqa: E402
 
 NAME = "bench-clouds"
@@ -37,10 +36,9 @@ def main() -> None:
     """Measure and print."""
     surroundings()
     give_back(NAME)
-    grid = CloudGrid(NAME, Lab(NAME).folder / "inventory")
+    grid = CloudGrid(NAME, MACHINES)
     rows: list[tuple[str, float]] = []
     try:
-        grid.write_inventory(MACHINES)
         rows.append(("provision: a Network, a Domain, a Worker", play(grid, "provision")))
         rows.append(("deploy on these machines", play(grid, "deploy")))
         rows.append(("one Worker more, from a bare machine", workers(grid, 2)))

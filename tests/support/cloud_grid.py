@@ -13,7 +13,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
@@ -35,20 +34,20 @@ class CloudGrid(Intranet):
     """A grid whose hosts are called after their nodes and are machines of a cloud.
 
     Args:
-        lab: name of the lab that is the cloud.
-        folder: where the inventory is made; it is used by the controller that stands in the cloud's network.
+        lab: name of the lab that is the cloud; the controller stands in its network, with an inventory in its folder.
+        machines: what pygrid_machines of that inventory says.
     """
 
-    def __init__(self, lab: str, folder: Path) -> None:
+    def __init__(self, lab: str, machines: list[dict[str, Any]]) -> None:
+        folder = Lab(lab).folder / "inventory"
         super().__init__(lab, folder, folder / ".pygrid" / "pki")
         self.folder = folder
         done = subprocess.run([*HANDS, lab, "start"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
         self.environment: dict[str, str] = json.loads(done.stdout)
         self.lab = Lab(lab)
-        #: What pygrid_machines of its inventory says.
-        self.wanted: list[dict[str, Any]] = []
         with self.inside_network():
             self.ec2 = boto3.client("ec2", endpoint_url=self.environment["AWS_ENDPOINT_URL"], **aws.CREDENTIALS)
+        self.write_inventory(machines)
 
     def inside_network(self) -> Any:
         """Let this thread open its connections where the API is."""

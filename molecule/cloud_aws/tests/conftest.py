@@ -13,7 +13,6 @@ import pytest
 
 sys.path.insert(0, os.environ["MOLECULE_PROJECT_DIRECTORY"])
 
-from tests.lab.lab import Lab
 from tests.support.cloud_grid import CloudGrid
 
 MACHINES = [
@@ -27,10 +26,7 @@ MACHINES = [
 
 @pytest.fixture(scope="session")
 def grid() -> CloudGrid:
-    lab = os.environ["MOLECULE_SCENARIO_NAME"]
-    grid = CloudGrid(lab, Lab(lab).folder / "inventory")
-    grid.write_inventory(MACHINES)
-    return grid
+    return CloudGrid(os.environ["MOLECULE_SCENARIO_NAME"], MACHINES)
 
 
 @pytest.fixture(scope="session")

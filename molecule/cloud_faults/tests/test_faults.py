@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from tests.lab.lab import Lab
 from tests.support.cloud_grid import CloudGrid
 from tests.support.sweep import sweep
 
@@ -34,10 +33,7 @@ ACTIONS = (
 
 @pytest.fixture(scope="module")
 def grid() -> CloudGrid:
-    lab = os.environ["MOLECULE_SCENARIO_NAME"]
-    grid = CloudGrid(lab, Lab(lab).folder / "inventory")
-    grid.write_inventory(MACHINES)
-    return grid
+    return CloudGrid(os.environ["MOLECULE_SCENARIO_NAME"], MACHINES)
 
 
 def workers(number: int) -> tuple[str, ...]:
