@@ -38,25 +38,8 @@ def cloud_subnets(network: str, zones: Sequence[str], prefix: str) -> list[dict[
     ]
 
 
-def aws_rules(rules: Iterable[Mapping[str, Any]], groups: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Rules of machine_plan for amazon.aws.ec2_security_group. ``groups``: id of the security group of each kind."""
-    found = []
-    for rule in rules:
-        common = {"proto": "tcp", "ports": [rule["port"]], "rule_desc": rule["why"]}
-        found += [{**common, "group_id": groups[kind]} for kind in rule["kinds"]]
-        for version, name in ((4, "cidr_ip"), (6, "cidr_ipv6")):
-            cidrs = [cidr for cidr in rule["cidrs"] if ipaddress.ip_network(cidr, strict=False).version == version]
-            found += [{**common, name: cidr} for cidr in cidrs]
-    return found
-
-
-def with_kept_volumes(
-    machines: Iterable[Mapping[str, Any]], volumes: Iterable[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """Machines to make, each in the zone of the volume that was kept of it. ``volumes``: of amazon.aws.ec2_vol_info."""
-    zones = {
-        volume["tags"]["pygrid_data_of"]: volume["zone"] for volume in volumes if "pygrid_data_of" in volume["tags"]
-    }
+def with_kept_volumes(machines: Iterable[Mapping[str, Any]], zones: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Machines to make, each in the zone of the volume that was kept of it. ``zones``: of these volumes, by host."""
     return [
         {**machine, "zones": [zones[machine["host"]]] if machine["host"] in zones else machine["zones"]}
         for machine in machines
@@ -127,22 +110,6 @@ def machines_out_of_reach(hosts: Iterable[str], hostvars: Mapping[str, Mapping[s
     return [host for host in hosts if not _has_booted(host, hostvars)]
 
 
-def aws_devices(results: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """By host the paths of which one is its volume, the surest first.
-
-    Args:
-        results: of a loop of amazon.aws.ec2_vol over items with the host as ``key``.
-    """
-    found = {}
-    for result in results:
-        serial = result["volume_id"].replace("-", "")
-        letter = result["device"][-1]
-        found[result["item"]["key"]] = [
-            f"/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_{serial}", f"/dev/xvd{letter}", f"/dev/sd{letter}"
-        ]  # fmt: skip
-    return found
-
-
 def _has_booted(host: str, hostvars: Mapping[str, Mapping[str, Any]]) -> bool:
     if host not in hostvars:
         return False
@@ -168,43 +135,6 @@ def machines_of_workers(workers: Iterable[str], hostvars: Mapping[str, Mapping[s
     return found
 
 
-# Of each kind of thing in AWS's answers the attribute that holds its id.
-AWS_IDS = {
-    "machine": "instance_id",
-    "volume": "id",
-    "NAT gateway": "nat_gateway_id",
-    "address": "public_ip",
-    "internet gateway": "internet_gateway_id",
-    "subnet": "subnet_id",
-    "route table": "route_table_id",
-    "security group": "group_id",
-    "network": "vpc_id",
-    "key": "key_pair_id",
-    "image": "image_id",
-    "launch template": "launch_template_id",
-}
-
-
-def aws_found(answers: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Everything that was found, each with kind, id, name, network, cidr, description and kept.
-
-    ``kept``: whether it holds data of a node.
-    """
-    return [
-        {
-            "kind": kind,
-            "id": one[AWS_IDS[kind]],
-            "name": one.get("key_name") or one.get("launch_template_name") or (one.get("tags") or {}).get("Name", ""),
-            "network": one.get("vpc_id") or next((there["vpc_id"] for there in one.get("attachments") or []), ""),
-            "cidr": one.get("cidr_block", ""),
-            "description": one.get("description") or "",
-            "kept": kind == "volume" and "pygrid_data_of" in one["tags"],
-        }
-        for kind, found in answers.items()
-        for one in found
-    ]
-
-
 def cloud_found_text(found: Sequence[Mapping[str, Any]], grid: str, with_data: bool) -> str:
     """What deprovision.yml removes and keeps, for people."""
     if not found:
@@ -221,9 +151,6 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
-            "aws_devices": aws_devices,
-            "aws_found": aws_found,
-            "aws_rules": aws_rules,
             "cloud_found_text": cloud_found_text,
             "cloud_subnets": cloud_subnets,
             "machine_failures": machine_failures,

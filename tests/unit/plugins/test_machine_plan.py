@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.openmined.pygrid.plugins.filter.aws import aws_kept_zones, aws_rules
 from ansible_collections.openmined.pygrid.plugins.filter.cloud import (
-    aws_rules,
     cloud_subnets,
     machine_failures,
     machines_made,
@@ -201,7 +201,7 @@ def result(host: str, **said: Any) -> dict[str, Any]:
 def test_a_machine_comes_back_where_its_data_is() -> None:
     volumes = [{"zone": "b", "tags": {"pygrid_data_of": "alice"}}, {"zone": "c", "tags": {"Name": "root"}}]
     machines = [{"host": "alice", "zones": ["a", "b"]}, {"host": "net", "zones": ["a", "b"]}]
-    assert [one["zones"] for one in with_kept_volumes(machines, volumes)] == [["b"], ["a", "b"]]
+    assert [one["zones"] for one in with_kept_volumes(machines, aws_kept_zones(volumes))] == [["b"], ["a", "b"]]
 
 
 def test_only_machines_made_for_one_worker_go_with_it() -> None:
