@@ -21,7 +21,8 @@ sys.path.insert(0, str(CHECKOUT))
 
 from tests.benchmarks.run import say  # noqa: E402 - the path is known only now
 from tests.benchmarks.servers import surroundings  # noqa: E402
-from tests.support.cloud_grid import CloudGrid, give_back  # noqa: E402
+from tests.support.aws_grid import Grid  # noqa: E402
+from tests.support.cloud_grid import give_back  # noqa: E402
 
 NAME = "bench-clouds"
 MACHINES = [
@@ -36,7 +37,7 @@ def main() -> None:
     """Measure and print."""
     surroundings()
     give_back(NAME)
-    grid = CloudGrid(NAME, MACHINES)
+    grid = Grid(NAME, MACHINES)
     rows: list[tuple[str, float]] = []
     try:
         rows.append(("provision: a Network, a Domain, a Worker", play(grid, "provision")))
@@ -55,12 +56,12 @@ def main() -> None:
     print("\n".join(f"| {name} | {seconds:.0f} |" for name, seconds in rows))
 
 
-def play(grid: CloudGrid, playbook: str, *arguments: str) -> float:
+def play(grid: Grid, playbook: str, *arguments: str) -> float:
     say(f"{playbook} {' '.join(arguments)}")
     return grid.must_play(playbook, *arguments, timeout_seconds=3600).seconds
 
 
-def workers(grid: CloudGrid, number: int) -> float:
+def workers(grid: Grid, number: int) -> float:
     """Seconds until alice has so many Workers, and each of those that came has done a job."""
     before = set(grid.machines())
     began = time.monotonic()

@@ -9,12 +9,13 @@ import base64
 import json
 import sys
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import boto3
 
-from .cloud import Booked
+from tests.lab.lab import Lab
+
+from .cloud import Booked, Plugged
 
 PORT = 5000
 REGION = "eu-west-1"
@@ -43,20 +44,21 @@ DEBIAN = {
 }
 
 
-def serve(folder: Path, address: str) -> list[str]:
-    """The command that runs the API at an address; started in the lab's network."""
-    images = folder / "amis.json"
+def serve(lab: Lab) -> tuple[list[str], int]:
+    """The command that runs the API in the lab's network, and its port."""
+    images = lab.folder / "cloud" / "amis.json"
     images.write_text(json.dumps([DEBIAN]))
     settings = [
         f"MOTO_AMIS_PATH={images}", "MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION=true", "MOTO_ENABLE_AMI_VALIDATION=true"
     ]  # fmt: skip
-    return ["env", *settings, sys.executable, "-m", "tests.hands.moto_server", "-H", address, "-p", str(PORT)]
+    server = [sys.executable, "-m", "tests.hands.moto_server", "-H", lab.network.address(1), "-p", str(PORT)]
+    return ["env", *settings, *server], PORT
 
 
-def environment(address: str) -> dict[str, str]:
+def environment(lab: Lab) -> dict[str, str]:
     """How everybody's SDK finds the API."""
     return {
-        "AWS_ENDPOINT_URL": f"http://{address}:{PORT}",
+        "AWS_ENDPOINT_URL": f"http://{lab.network.address(1)}:{PORT}",
         "AWS_ACCESS_KEY_ID": CREDENTIALS["aws_access_key_id"],
         "AWS_SECRET_ACCESS_KEY": CREDENTIALS["aws_secret_access_key"],
         "AWS_REGION": REGION,
@@ -64,11 +66,11 @@ def environment(address: str) -> dict[str, str]:
     }
 
 
-class Aws:
+class Ec2:
     """Reads what EC2 says. Made and used in the lab's network."""
 
-    def __init__(self, address: str) -> None:
-        self.ec2 = boto3.client("ec2", endpoint_url=f"http://{address}:{PORT}", **CREDENTIALS)
+    def __init__(self, lab: Lab) -> None:
+        self.ec2 = boto3.client("ec2", endpoint_url=environment(lab)["AWS_ENDPOINT_URL"], **CREDENTIALS)
         self._sizes: dict[str, tuple[int, float]] = {}
         self._user_data: dict[str, str] = {}
 
@@ -120,7 +122,7 @@ class Aws:
             self._user_data[identity] = base64.b64decode(encoded).decode()
         return self._user_data[identity]
 
-    def _attached(self, machine: dict[str, Any]) -> dict[str, tuple[str, int]]:
+    def _attached(self, machine: dict[str, Any]) -> tuple[Plugged, ...]:
         roots = {machine.get("RootDeviceName"), "/dev/sda1", "/dev/xvda"}  # moto has both
         names = {
             mapping["DeviceName"]: mapping["Ebs"]["VolumeId"]
@@ -128,7 +130,18 @@ class Aws:
             if mapping["DeviceName"] not in roots
         }
         if not names:
-            return {}
+            return ()
         told = self.ec2.describe_volumes(VolumeIds=list(names.values()))["Volumes"]
         sizes = {volume["VolumeId"]: volume["Size"] for volume in told}
-        return {device: (volume, sizes[volume]) for device, volume in names.items()}
+        return tuple(
+            Plugged(
+                volume=volume,
+                gigabytes=sizes[volume],
+                device=device.removeprefix("/dev/").replace("sd", "xvd"),
+                link=f"nvme-Amazon_Elastic_Block_Store_{volume.replace('-', '')}",
+            )
+            for device, volume in names.items()
+        )
+
+
+open_books = Ec2

@@ -6,16 +6,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
+
+from tests.lab.lab import Lab
+
+
+@dataclass(frozen=True)
+class Plugged:
+    """A volume as a machine has it. ``device``: its name in /dev; ``link``: its name in /dev/disk/by-id."""
+
+    volume: str
+    gigabytes: int
+    device: str
+    link: str
 
 
 @dataclass(frozen=True)
 class Booked:
     """A machine as a cloud's books have it.
 
-    ``name``: of the lab's host. ``image``: the cloud's id of what it is made from. ``volumes``: device in the machine
-    to id of the volume, each with its size in GB.
+    ``name``: of the lab's host. ``image``: the cloud's id of what it is made from.
     """
 
     name: str
@@ -27,11 +38,11 @@ class Booked:
     processors: float
     keys: tuple[str, ...] = ()
     user_data: str = ""
-    volumes: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    volumes: tuple[Plugged, ...] = ()
 
 
-class Cloud(Protocol):
-    """Books of a cloud."""
+class Books(Protocol):
+    """What a cloud says that there is. Made and used in the lab's network."""
 
     def machines(self) -> Iterable[Booked]:
         """All machines that exist; those that are being taken away do not."""
@@ -41,3 +52,19 @@ class Cloud(Protocol):
 
     def volumes(self) -> Iterable[str]:
         """Ids of all volumes that exist."""
+
+
+class Cloud(Protocol):
+    """A module beside this one: a kind of cloud, whose API is at an address of the lab."""
+
+    @staticmethod
+    def serve(lab: Lab) -> tuple[list[str], int]:
+        """The command that runs the API in the lab's network, and its port; no words when it runs already."""
+
+    @staticmethod
+    def environment(lab: Lab) -> dict[str, str]:
+        """How everybody's SDK finds the API."""
+
+    @staticmethod
+    def open_books(lab: Lab) -> Books:
+        """Begin to read."""

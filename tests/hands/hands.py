@@ -27,12 +27,12 @@ PAUSE_SECONDS = 0.5
 
 
 class Hands:
-    """Hands of one cloud. ``open_books`` is called in the lab's network."""
+    """Hands of one cloud, in a lab of this name. Its hosts of other images are none of theirs."""
 
-    def __init__(self, name: str, open_books: Callable[[], Cloud]) -> None:
+    def __init__(self, name: str, cloud: Cloud) -> None:
         self.name = name
+        self.cloud = cloud
         self.folder = Lab(name).folder / "cloud"
-        self.open_books = open_books
         #: Machines that somebody works on at the moment.
         self._busy: set[str] = set()
         self._lock = threading.Lock()
@@ -40,7 +40,7 @@ class Hands:
     def work(self) -> None:
         """Read the books for ever, and do what they say; each machine by itself, as it takes time to boot one."""
         with network_of(Lab(self.name).network.namespace):
-            books = self.open_books()
+            books = self.cloud.open_books(Lab(self.name))
         while True:
             try:
                 with network_of(Lab(self.name).network.namespace):
@@ -54,8 +54,8 @@ class Hands:
             time.sleep(PAUSE_SECONDS)
 
     def _follow(self, booked: dict[str, Booked]) -> None:
-        for name in Lab(self.name).hosts:
-            if name not in booked:
+        for name, host in Lab(self.name).hosts.items():
+            if name not in booked and host.image == IMAGE:
                 self._start(name, lambda lab, name=name: self._take_away(lab, name))
         for name, machine in booked.items():
             self._start(name, lambda lab, machine=machine: self._see_to(lab, machine))
@@ -122,18 +122,18 @@ class Hands:
         if not machine.volumes:
             return
         devices = Path(f"/proc/{lab.machine(machine.name).init()}/root/dev")
-        for device, (volume, gigabytes) in machine.volumes.items():
-            there = devices / Path(device).name.replace("sd", "xvd")
+        for plugged in machine.volumes:
+            there = devices / plugged.device
             if there.exists():
                 continue
-            loop = self._loop_of(volume, gigabytes)
+            loop = self._loop_of(plugged.volume, plugged.gigabytes)
             os.mknod(there, stat.S_IFBLK | 0o660, Path(loop).stat().st_rdev)
             by_id = devices / "disk" / "by-id"
             by_id.mkdir(parents=True, exist_ok=True)
-            link = by_id / f"nvme-Amazon_Elastic_Block_Store_{volume.replace('-', '')}"
+            link = by_id / plugged.link
             link.unlink(missing_ok=True)
             link.symlink_to(f"../../{there.name}")
-            print(f"{machine.name}: has {volume} as {there.name}", flush=True)
+            print(f"{machine.name}: has {plugged.volume} as {plugged.device}", flush=True)
 
     def _loop_of(self, volume: str, gigabytes: int) -> str:
         disk = self.folder / "volumes" / volume

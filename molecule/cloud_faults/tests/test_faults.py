@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cloud_grid import CloudGrid
+from tests.support.aws_grid import Grid, tags_of
 from tests.support.sweep import sweep
 
 pytestmark = pytest.mark.timeout(0)
@@ -32,28 +32,22 @@ ACTIONS = (
 
 
 @pytest.fixture(scope="module")
-def grid() -> CloudGrid:
-    return CloudGrid(os.environ["MOLECULE_SCENARIO_NAME"], MACHINES)
+def grid() -> Grid:
+    return Grid(os.environ["MOLECULE_SCENARIO_NAME"], MACHINES)
 
 
 def workers(number: int) -> tuple[str, ...]:
     return ("-e", json.dumps({"pygrid_domain_workers": {"alice": number}}))
 
 
-def whole(grid: CloudGrid, playbook: str, *arguments: str) -> None:
+def whole(grid: Grid, playbook: str, *arguments: str) -> None:
     """Run a playbook to its end, and insist that there is nothing left to do."""
     grid.must_play(playbook, *arguments, timeout_seconds=1800)
     again = grid.must_play(playbook, *arguments)
     assert again.changed == 0, again.output[-6000:]
 
 
-def data_volumes(grid: CloudGrid) -> list[str]:
-    """Of whom there are volumes with data. The disks that machines begin with have tags as well."""
-    tags = [{tag["Key"]: tag["Value"] for tag in one["Tags"]} for one in grid.tagged("describe_volumes", "Volumes")]
-    return sorted(each["pygrid_data_of"] for each in tags if "pygrid_data_of" in each)
-
-
-def test_a_quota_is_told_and_no_machine_is_left(grid: CloudGrid) -> None:
+def test_a_quota_is_told_and_no_machine_is_left(grid: Grid) -> None:
     with grid.failing("RunInstances", "VcpuLimitExceeded", containing="InstanceType=t3.large"):
         run = grid.play("provision")
     assert run.returncode != 0
@@ -65,7 +59,7 @@ def test_a_quota_is_told_and_no_machine_is_left(grid: CloudGrid) -> None:
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_the_account_may_not_do_everything(grid: CloudGrid, action: str) -> None:
+def test_the_account_may_not_do_everything(grid: Grid, action: str) -> None:
     with grid.failing(action, "UnauthorizedOperation", status=403):
         run = grid.play("provision", timeout_seconds=1800)
     assert run.returncode != 0
@@ -73,37 +67,35 @@ def test_the_account_may_not_do_everything(grid: CloudGrid, action: str) -> None
     assert re.search("UnauthorizedOperation|Failed to authorize|Error while (creat|attach)ing", run.output)
 
 
-def test_what_was_begun_is_gone_on_with_by_an_api_that_fails_all_the_time(grid: CloudGrid) -> None:
+def test_what_was_begun_is_gone_on_with_by_an_api_that_fails_all_the_time(grid: Grid) -> None:
     with grid.failing("[A-Z].*", "InternalError", status=500, times=2) as proxy:
         grid.must_play("provision", timeout_seconds=1800)
     assert any("Action=AttachVolume" in request.body for request in proxy.requests)
     whole(grid, "provision")
     assert set(grid.machines()) == NODES
-    assert data_volumes(grid) == ["alice", "net"]
+    assert grid.data_volumes() == ["alice", "net"]
     assert len(grid.tagged("describe_vpcs", "Vpcs")) == 1
     assert len(grid.tagged("describe_addresses", "Addresses")) == 1
     whole(grid, "deploy")
 
 
-def test_a_zone_without_room_is_not_the_end(grid: CloudGrid) -> None:
+def test_a_zone_without_room_is_not_the_end(grid: Grid) -> None:
     subnets = grid.tagged("describe_subnets", "Subnets")
-    full = next(one for one in subnets if one["AvailabilityZone"].endswith("a") and not public(one))
+    full = next(
+        one for one in subnets if one["AvailabilityZone"].endswith("a") and tags_of(one)["pygrid_public"] == "false"
+    )
     zones = ("-e", json.dumps({"pygrid_cloud_zones": ["eu-west-1a", "eu-west-1b"]}))
     for number, first in ((2, "eu-west-1b"), (3, "eu-west-1a")):
         with grid.failing("RunInstances", "InsufficientInstanceCapacity", 500, full["SubnetId"]) as proxy:
             grid.must_play("scale", *workers(number), *zones)
         tried = [request for request in proxy.requests if "Action=RunInstances&" in request.body]
         assert (len(tried) > 1) == (first == "eu-west-1a"), "the first zone is another one for each machine"
-    placed = {name: machine["Placement"]["AvailabilityZone"] for name, machine in grid.machines().items()}
+    placed = {name: machine.zone for name, machine in grid.machines().items()}
     assert {placed["alice-w2"], placed["alice-w3"]} == {"eu-west-1b"}
     whole(grid, "scale", *workers(1))
 
 
-def public(subnet: dict[str, object]) -> bool:
-    return {"Key": "pygrid_public", "Value": "true"} in subnet["Tags"]  # type: ignore[operator]
-
-
-def test_a_machine_that_never_boots_is_taken_back(grid: CloudGrid) -> None:
+def test_a_machine_that_never_boots_is_taken_back(grid: Grid) -> None:
     sick = [*MACHINES[:2], {**MACHINES[2], "tags": {"hands": "never-boots"}}]
     grid.write_inventory(sick)
     run = grid.play("scale", *workers(2), "-e", "pygrid_cloud_boot_seconds=20")
@@ -115,13 +107,12 @@ def test_a_machine_that_never_boots_is_taken_back(grid: CloudGrid) -> None:
     whole(grid, "scale", *workers(1))
 
 
-def test_spot_machines_may_go_in_the_middle_of_a_job(grid: CloudGrid, tmp_path: Path) -> None:
+def test_spot_machines_may_go_in_the_middle_of_a_job(grid: Grid, tmp_path: Path) -> None:
     grid.write_inventory([*MACHINES, {"role": "worker", "domain": "alice", "size": "t3.large", "spot": True}])
     whole(grid, "scale", *workers(2))
     spot = grid.machines()["alice-w2"]
-    tags = {tag["Key"]: tag["Value"] for tag in spot["Tags"]}
     templates = grid.tagged("describe_launch_templates", "LaunchTemplates")
-    assert tags["aws:ec2launchtemplate:id"] == templates[0]["LaunchTemplateId"]
+    assert spot.tags["aws:ec2launchtemplate:id"] == templates[0]["LaunchTemplateId"]
     versions = grid.ask(
         lambda ec2: ec2.describe_launch_template_versions(LaunchTemplateId=templates[0]["LaunchTemplateId"])
     )
@@ -136,10 +127,10 @@ def test_spot_machines_may_go_in_the_middle_of_a_job(grid: CloudGrid, tmp_path: 
     for job in jobs:
         assert grid.client("result", grid.url("alice"), owner, job, "150")["status"] == "completed"
     whole(grid, "scale", *workers(2))
-    assert grid.machines()["alice-w2"]["InstanceId"] != spot["InstanceId"]
+    assert grid.machines()["alice-w2"].id != spot.id
 
 
-def busy(grid: CloudGrid) -> set[str]:
+def busy(grid: Grid) -> set[str]:
     return {worker["name"] for worker in grid.status("alice", "alice")["workers"] if worker.get("job")}
 
 
@@ -154,7 +145,7 @@ KILLED: dict[str, tuple[str, ...]] = {
 
 @pytest.mark.skipif("PYGRID_TEST_THOROUGH" not in os.environ, reason="takes hours; PYGRID_TEST_THOROUGH=1")
 @pytest.mark.parametrize("playbook", KILLED)
-def test_runs_may_be_killed_at_every_task(grid: CloudGrid, playbook: str, tmp_path: Path) -> None:
+def test_runs_may_be_killed_at_every_task(grid: Grid, playbook: str, tmp_path: Path) -> None:
     grid.write_inventory(MACHINES)
     if playbook == "provision":
         grid.must_play("deprovision", "-e", "pygrid_deprovision_data=true")
@@ -167,7 +158,7 @@ def test_runs_may_be_killed_at_every_task(grid: CloudGrid, playbook: str, tmp_pa
     expected = {"scale": NODES | {"alice-w2", "alice-w3"}, "resize": NODES | {"alice-w2", "alice-w3"}}
     assert set(grid.machines()) == expected.get(playbook, set() if playbook == "deprovision" else NODES)
     if playbook == "provision":
-        assert data_volumes(grid) == ["alice", "net"]
+        assert grid.data_volumes() == ["alice", "net"]
         assert len(grid.tagged("describe_addresses", "Addresses")) == 1
     if playbook == "image":
         assert len(grid.images()) == 1

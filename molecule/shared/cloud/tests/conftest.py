@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -15,18 +16,13 @@ sys.path.insert(0, os.environ["MOLECULE_PROJECT_DIRECTORY"])
 
 from tests.support.cloud_grid import CloudGrid
 
-MACHINES = [
-    {"role": "network", "size": "t3.medium"},
-    {"role": "domain", "name": "alice", "size": "t3.large", "data_disk": 30},
-    {"role": "domain", "name": "bob", "size": "t3.large"},
-    {"role": "worker", "domain": "alice", "size": "t3.medium"},
-    {"role": "worker", "domain": "bob", "size": "t3.medium"},
-]
+SCENARIO = os.environ["MOLECULE_SCENARIO_NAME"]
 
 
 @pytest.fixture(scope="session")
 def grid() -> CloudGrid:
-    return CloudGrid(os.environ["MOLECULE_SCENARIO_NAME"], MACHINES)
+    kind = import_module(f"tests.support.{SCENARIO.removeprefix('cloud_')}_grid")
+    return kind.Grid(SCENARIO)
 
 
 @pytest.fixture(scope="session")
