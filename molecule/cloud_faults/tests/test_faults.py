@@ -75,7 +75,7 @@ def test_what_was_begun_is_gone_on_with_by_an_api_that_fails_all_the_time(grid: 
     assert set(grid.machines()) == NODES
     assert grid.data_volumes() == ["alice", "net"]
     assert len(grid.tagged("describe_vpcs", "Vpcs")) == 1
-    assert len(grid.tagged("describe_addresses", "Addresses")) == 1
+    assert len(grid.tagged("describe_addresses", "Addresses")) == 2  # of the Network and of the NAT gateway
     whole(grid, "deploy")
 
 
@@ -159,6 +159,6 @@ def test_runs_may_be_killed_at_every_task(grid: Grid, playbook: str, tmp_path: P
     assert set(grid.machines()) == expected.get(playbook, set() if playbook == "deprovision" else NODES)
     if playbook == "provision":
         assert grid.data_volumes() == ["alice", "net"]
-        assert len(grid.tagged("describe_addresses", "Addresses")) == 1
+        assert len(grid.tagged("describe_addresses", "Addresses")) == 2  # of the Network and of the NAT gateway
     if playbook == "image":
         assert len(grid.images()) == 1
