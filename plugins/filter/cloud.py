@@ -72,10 +72,17 @@ def machines_made(results: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, A
     found: dict[str, dict[str, Any]] = {}
     for result in results:
         host = result["item"]["item"]["host"]
-        ids = result.get("instance_ids") or []
-        failure = "" if ids else _reason(result)
-        found[host] = {"id": ids[0] if ids else "", "made": bool(result.get("changed")), "failure": failure}
+        identity = _id(result)
+        failure = "" if identity else _reason(result)
+        found[host] = {"id": identity, "made": bool(result.get("changed")), "failure": failure}
     return found
+
+
+def _id(result: Mapping[str, Any]) -> str:
+    """The cloud's id of a machine, as the cloud's module returned it; "" when there is none."""
+    if result.get("failed"):
+        return ""
+    return next(iter(result.get("instance_ids") or []), "") or (result.get("server") or {}).get("id", "")
 
 
 def _reason(result: Mapping[str, Any]) -> str:
