@@ -35,7 +35,7 @@ class ActionModule(ActionBase):
         failed = [f"not all machines could be seen: {told}" for told in task_vars.get(FAILED) or []]
         entries = [_entry(values) for values in given["machines"]]
         numbers = as_numbers(given.get("workers"))
-        wrong = [*failed, *machine_plan.problems(entries), *_no_numbers(numbers)]
+        wrong = [*failed, *machine_plan.problems(given["grid"], entries), *_no_numbers(numbers)]
         if wrong:
             return _refusal(result, wrong)
         hosts, spare = nodes_and_spare(task_vars["groups"])

@@ -103,8 +103,10 @@ class Plan:
         return asdict(self)
 
 
-def problems(entries: Sequence[Entry]) -> Iterator[str]:
+def problems(grid: str, entries: Sequence[Entry]) -> Iterator[str]:
     """What cannot be meant; shapes were checked before."""
+    if not NAME.match(grid):
+        yield f"pygrid_cloud_grid: {grid!r} cannot be a part of names: letters, digits, dot, dash and underscore"
     if not entries:
         yield "pygrid_machines is empty: say which machines the grid is to have"
     networks = [entry for entry in entries if entry.role == "network"]

@@ -71,6 +71,10 @@ class CloudGrid(Intranet):
         """Begin to talk to the API."""
         raise NotImplementedError
 
+    def cidr(self) -> str:
+        """The grid's own network: the lab's, or a part of it."""
+        return f"{self.lab.subnet}.0/24"
+
     def machines(self) -> dict[str, Made]:
         """The machines of the grid that exist, by the names of their nodes."""
         raise NotImplementedError
@@ -123,7 +127,7 @@ class CloudGrid(Intranet):
             "pygrid_cloud": self.CLOUD,
             "pygrid_cloud_grid": GRID,
             **self.VARIABLES,
-            "pygrid_cloud_cidr": f"{self.lab.subnet}.0/24",
+            "pygrid_cloud_cidr": self.cidr(),
             "pygrid_cloud_ssh_key": f"{key}.pub",
             "pygrid_cloud_administrators": ["198.51.100.0/24"],
             "pygrid_machines": machines,

@@ -154,7 +154,12 @@ def test_scaling_makes_workers_alone_and_none_for_whom_a_machine_waits() -> None
     ],
 )
 def test_what_cannot_be_meant_is_told(entries: list[Entry], said: str) -> None:
-    assert any(said in problem for problem in problems(entries)), list(problems(entries))
+    assert any(said in problem for problem in problems("heart", entries)), list(problems("heart", entries))
+
+
+def test_the_name_of_a_grid_becomes_a_part_of_names() -> None:
+    assert not list(problems("heart-study_2", ENTRIES))
+    assert any("pygrid_cloud_grid" in problem for problem in problems("the heart", ENTRIES))
 
 
 def test_subnets_do_not_overlap() -> None:
