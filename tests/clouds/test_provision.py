@@ -18,6 +18,7 @@ import boto3
 import pytest
 import yaml
 
+from tests.support.aws_grid import KINDS, forbidden
 from tests.support.playbook import Run, killing, run_playbook
 from tests.support.runtime import free_port
 from tests.support.servers import server
@@ -27,26 +28,16 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 REGION = "eu-west-1"
 IDENTITY = {"aws_access_key_id": "of-the-tests", "aws_secret_access_key": "secret-of-the-tests"}
 QUOTA = "<Response><Errors><Error><Code>VcpuLimitExceeded</Code><Message>too many</Message></Error></Errors></Response>"
-KINDS = {
-    "describe_vpcs": "Vpcs",
-    "describe_subnets": "Subnets",
-    "describe_security_groups": "SecurityGroups",
-    "describe_internet_gateways": "InternetGateways",
-    "describe_route_tables": "RouteTables",
-    "describe_key_pairs": "KeyPairs",
-    "describe_addresses": "Addresses",
-    "describe_volumes": "Volumes",
-}
 
 
 class Account:
     """An empty account that gives nobody a machine, and the folder of somebody's inventory."""
 
-    def __init__(self, url: str, port: int, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, proxy: UnrulyProxy, port: int, folder: Path) -> None:
+        self.folder, self.proxy = folder, proxy
         self.environment = {
             **os.environ,
-            "AWS_ENDPOINT_URL": url,
+            "AWS_ENDPOINT_URL": proxy.url,
             "AWS_ACCESS_KEY_ID": IDENTITY["aws_access_key_id"],
             "AWS_SECRET_ACCESS_KEY": IDENTITY["aws_secret_access_key"],
             "AWS_EC2_METADATA_DISABLED": "true",
@@ -98,7 +89,7 @@ def account(tmp_path: Path) -> Iterator[Account]:
         server(tmp_path / "log", *words, port=port),
         UnrulyProxy(("127.0.0.1", port), choose).running() as proxy,
     ):
-        yield Account(proxy.url, port, folder)
+        yield Account(proxy, port, folder)
 
 
 def test_killed_runs_and_a_quota_leave_nothing_that_deprovision_does_not_find(account: Account) -> None:
@@ -114,7 +105,7 @@ def test_killed_runs_and_a_quota_leave_nothing_that_deprovision_does_not_find(ac
     assert "VcpuLimitExceeded" in run.output
     assert account.has() == {
         "Vpcs": 1, "Subnets": 2, "SecurityGroups": 3, "InternetGateways": 1, "RouteTables": 2, "KeyPairs": 1,
-        "Addresses": 1, "Volumes": 0,
+        "Addresses": 1, "LaunchTemplates": 0,
     }  # fmt: skip
 
     assert account.play("deprovision", killed_at="start of: openmined.pygrid.cloud : Remove subnets").returncode < 0
@@ -122,6 +113,7 @@ def test_killed_runs_and_a_quota_leave_nothing_that_deprovision_does_not_find(ac
     assert ended.returncode == 0, ended.output[-4000:]
     assert "pygrid-heart-private-eu-west-1a" in ended.output
     assert not any(account.has().values())
+    assert forbidden(account.proxy.requests) == []
 
 
 def test_what_cannot_be_meant_is_refused_before_anything_is_made(account: Account) -> None:

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from fnmatch import fnmatchcase
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import parse_qs
 
@@ -16,10 +18,14 @@ import boto3
 
 from tests.hands import aws
 from tests.support.cloud_grid import GRID, CloudGrid, Made
+from tests.support.intranet import CHECKOUT
 from tests.support.unruly import Fault, Request, UnrulyProxy
 
 Result = TypeVar("Result")
 OURS = {"Name": "tag:pygrid_grid", "Values": [GRID]}
+POLICY = CHECKOUT / "inventories" / "aws" / "policy.json"
+# Nobody needs a right for it.
+ALWAYS_ALLOWED = {"GetCallerIdentity"}
 # What is left of a grid is asked for like this.
 KINDS = {
     "describe_vpcs": "Vpcs",
@@ -65,7 +71,7 @@ class Grid(CloudGrid):
         failed: Counter[str] = Counter()
 
         def choose(request: Request) -> Fault | None:
-            action = parse_qs(request.body).get("Action", [""])[0]
+            action = action_of(request)
             if not re.fullmatch(actions, action) or containing not in request.body:
                 return None
             failed[action] += 1
@@ -73,12 +79,24 @@ class Grid(CloudGrid):
 
         former = self.environment
         upstream = (self.lab.network.address(1), aws.PORT)
-        with self.inside_network(), UnrulyProxy(upstream, choose).running() as proxy:
+        with ExitStack() as stack:
+            with self.inside_network():  # where its threads stay
+                proxy = stack.enter_context(UnrulyProxy(upstream, choose).running())
             self.environment = {**former, "AWS_ENDPOINT_URL": proxy.url}
             try:
                 yield proxy
             finally:
                 self.environment = former
+
+    @contextmanager
+    def watched(self) -> Iterator[Grid]:
+        # Everything that playbooks ask the API for goes through a proxy that writes it down.
+        with self.failing("", "") as proxy:
+            self.requests = proxy.requests
+            yield self
+
+    def beyond_rights(self) -> list[str]:
+        return forbidden(self.requests)
 
     def ask(self, question: Callable[[Any], Result]) -> Result:
         """Put a question to the API."""
@@ -131,6 +149,19 @@ class Grid(CloudGrid):
 
     def take_away(self, machine: str) -> None:
         self.ask(lambda ec2: ec2.terminate_instances(InstanceIds=[machine]))
+
+
+def forbidden(requests: Iterable[Request]) -> list[str]:
+    """What of these requests the policy that inventories/aws recommends does not allow."""
+    statements = json.loads(POLICY.read_text())["Statement"]
+    allowed = [action.removeprefix("ec2:") for statement in statements for action in statement["Action"]]
+    asked = {action_of(request) for request in requests} - ALWAYS_ALLOWED
+    return sorted(action for action in asked if not any(fnmatchcase(action, pattern) for pattern in allowed))
+
+
+def action_of(request: Request) -> str:
+    """What a request asks EC2 to do."""
+    return parse_qs(request.body).get("Action", [request.path])[0]
 
 
 def tags_of(thing: dict[str, Any]) -> dict[str, str]:

@@ -9,7 +9,8 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -70,6 +71,15 @@ class CloudGrid(Intranet):
     def open(self) -> None:
         """Begin to talk to the API."""
         raise NotImplementedError
+
+    @contextmanager
+    def watched(self) -> Iterator[CloudGrid]:
+        """While it is used, write down what beyond_rights() has to know."""
+        yield self
+
+    def beyond_rights(self) -> list[str]:
+        """What playbooks asked for beyond the rights that the docs name; [] where a cloud has one role for all."""
+        return []
 
     def cidr(self) -> str:
         """The grid's own network: the lab's, or a part of it."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -20,9 +21,10 @@ SCENARIO = os.environ["MOLECULE_SCENARIO_NAME"]
 
 
 @pytest.fixture(scope="session")
-def grid() -> CloudGrid:
+def grid() -> Iterator[CloudGrid]:
     kind = import_module(f"tests.support.{SCENARIO.removeprefix('cloud_')}_grid")
-    return kind.Grid(SCENARIO)
+    with kind.Grid(SCENARIO).watched() as grid:
+        yield grid
 
 
 @pytest.fixture(scope="session")

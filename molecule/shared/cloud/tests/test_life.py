@@ -151,3 +151,4 @@ def test_nothing_is_left_but_data(grid: CloudGrid) -> None:
     assert grid.left() == []
     grid.must_play("deprovision", "-e", "pygrid_deprovision_data=true")
     assert grid.data_volumes() == []
+    assert grid.beyond_rights() == []
