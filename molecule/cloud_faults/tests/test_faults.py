@@ -10,10 +10,11 @@ import os
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
-from tests.support.aws_grid import Grid, tags_of
+from tests.support.aws_grid import Grid, action_of, tags_of
 from tests.support.sweep import sweep
 
 pytestmark = pytest.mark.timeout(0)
@@ -109,10 +110,12 @@ def test_a_machine_that_never_boots_is_taken_back(grid: Grid) -> None:
 
 def test_spot_machines_may_go_in_the_middle_of_a_job(grid: Grid, tmp_path: Path) -> None:
     grid.write_inventory([*MACHINES, {"role": "worker", "domain": "alice", "size": "t3.large", "spot": True}])
-    whole(grid, "scale", *workers(2))
+    with grid.watched():
+        whole(grid, "scale", *workers(2))
     spot = grid.machines()["alice-w2"]
+    (asked,) = (parse_qs(one.body) for one in grid.requests if action_of(one) == "RunInstances")
     templates = grid.tagged("describe_launch_templates", "LaunchTemplates")
-    assert spot.tags["aws:ec2launchtemplate:id"] == templates[0]["LaunchTemplateId"]
+    assert asked["LaunchTemplate.LaunchTemplateName"] == [templates[0]["LaunchTemplateName"]]
     versions = grid.ask(
         lambda ec2: ec2.describe_launch_template_versions(LaunchTemplateId=templates[0]["LaunchTemplateId"])
     )

@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
 # Make this host (Debian 12) an OpenStack of its own: Keystone, Glance, Placement, Nova, Neutron and Cinder from the
-# distribution. Below them stand drivers that do nothing (shadows_*.py): the control plane is real, its machines, networks
+# distribution. Below them stand drivers that do nothing, shadows: the control plane is real, its machines, networks
 # and disks are not. May be run again; what is done already is not done twice.
 #
 #     control_plane.sh ADDRESS PASSWORD      the administrator's; accounts of the services have it too
@@ -136,7 +136,7 @@ my_ip = $ADDRESS
 transport_url = rabbit://openstack:$PASSWORD@127.0.0.1:5672/
 osapi_compute_workers = 1
 enabled_apis = osapi_compute
-compute_driver = shadows_nova.Compute
+compute_driver = shadows.Compute
 allow_resize_to_same_host = true
 vif_plugging_is_fatal = false
 vif_plugging_timeout = 0
@@ -172,7 +172,7 @@ END
         account service_user nova
         echo 'send_service_user_token = true'
     } > /etc/nova/nova.conf
-    printf '[DEFAULT]\ncompute_driver = shadows_nova.Compute\n' > /etc/nova/nova-compute.conf
+    printf '[DEFAULT]\ncompute_driver = shadows.Compute\n' > /etc/nova/nova-compute.conf
     as nova 'nova-manage api_db sync'
     as nova "nova-manage cell_v2 map_cell0 --database_connection '$(database nova_cell0)'"
     as nova 'nova-manage cell_v2 create_cell --name=cell1'
@@ -247,8 +247,8 @@ class Driver(api.MechanismDriver):
     def check_vlan_transparency(self, context):
         return False
 END
-    # Nova's own fake driver, but for images: with it they would never have bytes, and never be there.
-    cat > $place/shadows_nova.py <<'END'
+    # Nova's own fake driver, but for images: with it they would never have bytes, and never be there. Nova has its drivers here.
+    cat > $place/nova/virt/shadows.py <<'END'
 import io
 
 from nova.compute import task_states
