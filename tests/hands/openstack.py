@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import openstack
+from openstack.config import OpenStackConfig
+from openstack.connection import Connection
 
 from tests.lab.lab import Lab
 from tests.lab.machine import CACHE
@@ -37,7 +38,8 @@ def environment(lab: Lab) -> dict[str, str]:
 
 def connect(lab: Lab) -> Any:
     """A connection with all rights."""
-    return openstack.connect(cloud=CLOUD, load_yaml_config=True, config_files=[str(folder(lab) / "clouds.yaml")])
+    configuration = OpenStackConfig(config_files=[str(folder(lab) / "clouds.yaml")]).get_one(CLOUD)
+    return Connection(config=configuration)
 
 
 class OpenStack:
