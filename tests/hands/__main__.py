@@ -31,7 +31,7 @@ CLOUDS = ("aws", "openstack")
 
 
 def group(lab: Lab) -> Group:
-    return Group(f"{lab.prefix}/cloud")
+    return Group(f"{lab.prefix}/hands")
 
 
 def cloud_called(name: str) -> Cloud:

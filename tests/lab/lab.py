@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 #: All labs together; which third number a lab gets, it keeps.
 NETWORK = "10.101"
 FIRST_NUMBER = 11
-NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 #: Labs are called like the scenarios of molecule.
 LAB_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,30}")
 #: What `systemctl is-system-running` says of a host that has finished booting.

@@ -21,7 +21,7 @@ class Grid(CloudGrid):
     SIZES = ("m1.small", "m1.medium", "m1.large")
     SOURCE: ClassVar = {}
     VARIABLES: ClassVar = {"pygrid_cloud_zones": ["nova"]}
-    LOGIN = "debian"
+    LOGIN = "admin"  # of the image that the hands boot
 
     def open(self) -> None:
         self.cloud = openstack.connect(self.lab)

@@ -49,8 +49,8 @@ start_stores() {
     rabbitmqctl await_startup --timeout 120
     rabbitmqctl add_user openstack "$PASSWORD" || rabbitmqctl change_password openstack "$PASSWORD"
     rabbitmqctl set_permissions openstack '.*' '.*' '.*'
-    # One process each, and Python as the plugin; the profile needs AppArmor.
-    sed -i -E 's/^processes *=.*/processes = 1/; s/^threads *=.*/threads = 8/; s/^plugins *=.*/plugins = python3/
+    # Green threads and real ones block each other, so no real ones. Python as the plugin; the profile needs AppArmor.
+    sed -i -E 's/^processes *=.*/processes = 3/; s/^threads *=.*/threads = 1/; s/^plugins *=.*/plugins = python3/
         /^apparmor-profile/d' /etc/*/*uwsgi.ini
 }
 
