@@ -82,7 +82,10 @@ def _id(result: Mapping[str, Any]) -> str:
     """The cloud's id of a machine, as the cloud's module returned it; "" when there is none."""
     if result.get("failed"):
         return ""
-    return next(iter(result.get("instance_ids") or []), "") or (result.get("server") or {}).get("id", "")
+    if result.get("instance_ids"):
+        return str(result["instance_ids"][0])
+    machine = result.get("server") or (result.get("data") or {}).get("droplet") or {}
+    return str(machine.get("id", ""))
 
 
 def _reason(result: Mapping[str, Any]) -> str:

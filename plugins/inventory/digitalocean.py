@@ -29,6 +29,8 @@ options:
     description: Address of the API.
     type: str
     default: https://api.digitalocean.com
+    env:
+      - name: DIGITALOCEAN_API_URL
 extends_documentation_fragment:
   - openmined.pygrid.cloud_inventory
   - constructed

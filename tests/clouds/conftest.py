@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.hands.digitalocean_books import Books
+from tests.hands.digitalocean_server import serve_api, serve_books
 from tests.support.runtime import free_port
 from tests.support.servers import moto_server, server
 
@@ -95,3 +97,17 @@ def prism() -> Prism:
     if not descriptions.is_dir():
         pytest.skip("PYGRID_API_DESCRIPTIONS names no folder with the vendors' descriptions")
     return Prism(program, descriptions)
+
+
+@pytest.fixture(scope="session")
+def digitalocean(
+    tmp_path_factory: pytest.TempPathFactory, prism: Prism, authority: Authority
+) -> Iterator[tuple[Books, str]]:
+    """Books of an account of DigitalOcean, and where its API is, which prism checks."""
+    books = Books(delay_seconds=0.2)
+    kept = serve_books(books, ("127.0.0.1", 0))
+    with prism.before("digitalocean", kept.server_address[1], tmp_path_factory.mktemp("digitalocean")) as checked:
+        answering = serve_api(("127.0.0.1", checked), ("127.0.0.1", 0), authority.context)
+        yield books, f"https://127.0.0.1:{answering.server_address[1]}"
+        answering.shutdown()
+    kept.shutdown()

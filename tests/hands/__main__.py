@@ -27,7 +27,7 @@ from .cloud import Cloud
 from .hands import Hands, release_all
 
 START_SECONDS = 60
-CLOUDS = ("aws", "openstack")
+CLOUDS = ("aws", "digitalocean", "openstack")
 
 
 def group(lab: Lab) -> Group:
