@@ -17,7 +17,11 @@ from ansible_collections.openmined.pygrid.plugins.plugin_utils.report import tab
 # No cloud has smaller ones.
 SMALLEST_SUBNET = 28
 # What clouds say when a zone cannot have one more machine of that size, and another one may.
-NO_ROOM = ("InsufficientInstanceCapacity", "Unsupported", "No valid host was found")
+NO_ROOM = (
+    "InsufficientInstanceCapacity", "Unsupported",  # AWS
+    "No valid host was found",  # OpenStack
+    "ZONE_RESOURCE_POOL_EXHAUSTED", "does not exist in zone",  # GCP
+)  # fmt: skip
 
 
 def cloud_subnets(network: str, zones: Sequence[str], prefix: str) -> list[dict[str, Any]]:
@@ -84,7 +88,7 @@ def _id(result: Mapping[str, Any]) -> str:
         return ""
     if result.get("instance_ids"):
         return str(result["instance_ids"][0])
-    machine = result.get("server") or (result.get("data") or {}).get("droplet") or {}
+    machine = result.get("server") or (result.get("data") or {}).get("droplet") or result
     return str(machine.get("id", ""))
 
 

@@ -14,6 +14,7 @@ description:
     the groups and hosts that every playbook of this collection understands.
   - Credentials are the application default ones, as Google's own tools find them.
   - Labels of Google have no capital letters, so neither have nodes that are called by one.
+  - A preemptible machine that Google has taken away is stopped and still there; it is left out.
 options:
   plugin:
     description: Says that a file is for this plugin.
@@ -65,6 +66,8 @@ PAGE_SIZE = 500
 SCOPES = ["https://www.googleapis.com/auth/compute.readonly"]
 # An empty zone is told as a warning, too.
 HARMLESS = {"NO_RESULTS_ON_PAGE"}
+# A machine has this label while resize.yml changes its size.
+RESIZING = "pygrid_resizing"
 
 
 class InventoryModule(CloudInventory):
@@ -96,8 +99,7 @@ class InventoryModule(CloudInventory):
             for zone, answer in page.items.items():
                 if answer.warning.code and answer.warning.code not in HARMLESS:
                     missing.append(f"{zone}: {answer.warning.message or answer.warning.code}")
-                for instance in answer.instances:
-                    yield _machine(instance)
+                yield from (_machine(instance) for instance in answer.instances if not _is_taken_away(instance))
             if missing:
                 raise PassingError(f"not all zones answered: {', '.join(missing)}")
 
@@ -127,6 +129,11 @@ class InventoryModule(CloudInventory):
         if key:
             return google.auth.load_credentials_from_file(key, scopes=SCOPES)
         return google.auth.default(scopes=SCOPES)
+
+
+def _is_taken_away(instance: Any) -> bool:
+    """Whether Google has stopped it to use its place: a preemptible one that nobody is changing, and that is off."""
+    return instance.scheduling.preemptible and instance.status == "TERMINATED" and RESIZING not in instance.labels
 
 
 def _machine(instance: Any) -> Machine:

@@ -67,8 +67,8 @@ class Compute:
         self.instances: dict[str, dict[str, list[dict[str, Any]]]] = {}
         self.unreachable: list[str] = []
 
-    def add(self, project: str, zone: str, name: str, labels: dict[str, str], public: str = "") -> None:
-        """Make an instance."""
+    def add(self, project: str, zone: str, name: str, labels: dict[str, str], public: str = "", **more: Any) -> None:
+        """Make an instance. ``more``: what else is true of it, in Google's words."""
         zones = self.instances.setdefault(project, {})
         number = sum(map(len, zones.values())) + 1
         base = f"https://www.googleapis.com/compute/v1/projects/{project}/zones/{zone}"
@@ -78,7 +78,7 @@ class Compute:
         zones.setdefault(zone, []).append({
             "id": str(1000 + number), "name": name, "status": "RUNNING", "zone": base, "labels": labels,
             "machineType": f"{base}/machineTypes/e2-standard-4", "networkInterfaces": [interface],
-            "kind": "compute#instance",
+            "kind": "compute#instance", **more,
         })  # fmt: skip
 
     def service_account(self, project: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from tests.support.inventory import Listing, list_inventory, refusal, write_sour
 from tests.support.servers import json_server
 from tests.support.unruly import RESET, TRUNCATED, Fault, UnrulyProxy
 
-HEART, ARCHIVE = "heart-study", "heart-archive"
+HEART, ARCHIVE, OFF = "heart-study", "heart-archive", "heart-off"
 # More than a page.
 MANY = 620
 
@@ -33,6 +33,11 @@ def compute() -> Iterator[tuple[Compute, int]]:
         labels = {"pygrid_grid": "heart", "pygrid_role": role, "pygrid_name": node, "pygrid_domain": domain}
         cloud.add(HEART, zone, name, {key: value for key, value in labels.items() if value}, public="198.51.100.7")
     cloud.add(HEART, "europe-west4-a", "blog", {"app": "blog"})
+    # Of two machines that are off, one was taken away and one is being changed.
+    off = {"status": "TERMINATED", "scheduling": {"preemptible": True}}
+    for zone, node, more in (("a", "taken", {}), ("b", "changed", {"pygrid_resizing": "e2-standard-4"})):
+        labels = {"pygrid_grid": "off", "pygrid_role": "spare", "pygrid_name": node, **more}
+        cloud.add(OFF, f"us-east1-{zone}", f"m-{node}", labels, **off)
     for number in range(MANY):
         cloud.add(ARCHIVE, "us-east1-b", f"s{number}", {"pygrid_grid": "heart", "pygrid_role": "spare"})
     with json_server(cloud.asked) as port:
@@ -69,6 +74,10 @@ def test_the_grid_appears(proxy: UnrulyProxy, key: Path, tmp_path: Path) -> None
     assert (machine["region"], machine["zone"], machine["type"]) == ("us-east1", "us-east1-b", "e2-standard-4")
     assert found.hosts["alice-w1"]["ansible_host"] == machine["addresses"]["private"]
     assert machine["addresses"]["public"] == "198.51.100.7"
+
+
+def test_a_machine_that_was_taken_away_is_left_out(proxy: UnrulyProxy, key: Path, tmp_path: Path) -> None:
+    assert set(listing(proxy, key, tmp_path, projects=[OFF]).hosts) == {"changed"}
 
 
 def test_projects_pages_and_regions(proxy: UnrulyProxy, key: Path, tmp_path: Path) -> None:

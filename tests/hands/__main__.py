@@ -27,7 +27,7 @@ from .cloud import Cloud
 from .hands import Hands, release_all
 
 START_SECONDS = 60
-CLOUDS = ("aws", "digitalocean", "openstack")
+CLOUDS = ("aws", "digitalocean", "gcp", "openstack")
 
 
 def group(lab: Lab) -> Group:

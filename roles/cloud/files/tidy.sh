@@ -8,4 +8,4 @@ rm -rf /root/.ansible /home/*/.ansible /tmp/* /var/tmp/*
 # cloud-init gives each machine keys and an identity of its own when it boots for the first time.
 rm -f /root/.ssh/authorized_keys /home/*/.ssh/authorized_keys /etc/ssh/ssh_host_*
 : > /etc/machine-id
-cloud-init clean --logs
+if command -v cloud-init > /dev/null; then cloud-init clean --logs; fi
