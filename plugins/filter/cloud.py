@@ -21,6 +21,7 @@ NO_ROOM = (
     "InsufficientInstanceCapacity", "Unsupported",  # AWS
     "No valid host was found",  # OpenStack
     "ZONE_RESOURCE_POOL_EXHAUSTED", "does not exist in zone",  # GCP
+    "SkuNotAvailable", "AllocationFailed", "Overconstrained",  # Azure
 )  # fmt: skip
 
 

@@ -30,6 +30,8 @@ options:
     description: Address of Azure's Resource Manager.
     type: str
     default: https://management.azure.com
+    env:
+      - name: AZURE_RESOURCE_MANAGER_URL
 extends_documentation_fragment:
   - openmined.pygrid.cloud_inventory
   - constructed

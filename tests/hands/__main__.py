@@ -27,7 +27,7 @@ from .cloud import Cloud
 from .hands import Hands, release_all
 
 START_SECONDS = 60
-CLOUDS = ("aws", "digitalocean", "gcp", "openstack")
+CLOUDS = ("aws", "azure", "digitalocean", "gcp", "openstack")
 
 
 def group(lab: Lab) -> Group:

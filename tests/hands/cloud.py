@@ -14,7 +14,7 @@ from tests.lab.lab import Lab
 
 @dataclass(frozen=True)
 class Plugged:
-    """A volume as a machine has it. ``device``: its name in /dev; ``link``: its name in /dev/disk/by-id."""
+    """A volume as a machine has it. ``device``: its name in /dev; ``link``: its name as seen from /dev/disk/by-id."""
 
     volume: str
     gigabytes: int

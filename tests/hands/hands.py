@@ -130,9 +130,10 @@ class Hands:
             os.mknod(there, stat.S_IFBLK | 0o660, Path(loop).stat().st_rdev)
             by_id = devices / "disk" / "by-id"
             by_id.mkdir(parents=True, exist_ok=True)
-            link = by_id / plugged.link
+            link = Path(os.path.normpath(by_id / plugged.link))
+            link.parent.mkdir(parents=True, exist_ok=True)
             link.unlink(missing_ok=True)
-            link.symlink_to(f"../../{there.name}")
+            link.symlink_to(os.path.relpath(there, link.parent))
             print(f"{machine.name}: has {plugged.volume} as {plugged.device}", flush=True)
 
     def _loop_of(self, volume: str, gigabytes: int) -> str:

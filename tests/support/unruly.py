@@ -106,7 +106,7 @@ class UnrulyProxy:
                     else:
                         self.wfile.write(content)
 
-            do_GET = do_POST = do_PUT = do_DELETE = handle_request
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_request
 
         with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
             server.daemon_threads = True
