@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 # The tag of a disk that says whose data are on it, and the tag of an image that says when it was made.
-DATA_OF, MADE = "pygrid_data_of", "pygrid_image_made"
+DATA_OF = "pygrid_data_of"
+MADE = "pygrid_image_made"
 # What a name may be that no two nodes share: Azure does not tell capital letters from small ones.
 PLAIN_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 # A machine's name may have 64 characters; its disks' names have some more.
 LONGEST_NAME = 60
-FIRST_PRIORITY, LAST_PRIORITY = 100, 4096
+FIRST_PRIORITY = 100
+LAST_PRIORITY = 4096
 KINDS = {
     "Microsoft.Compute/virtualMachines": "machine",
     "Microsoft.Network/networkInterfaces": "interface",

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 # Tags are one word each, which holds name and value.
-GRID, DATA_OF = "pygrid_grid", "pygrid_data_of"
+GRID = "pygrid_grid"
+DATA_OF = "pygrid_data_of"
 KINDS = ("network", "domain", "worker")
 # What names of volumes, firewalls and Droplets may have in common. Tags of other letters are not told apart.
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")

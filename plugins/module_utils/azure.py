@@ -189,7 +189,12 @@ class Azure:
 
     def act(self, machine: str, deed: str) -> None:
         """Let a machine do something (start, deallocate, generalize), and wait until it is done."""
-        self._patiently(lambda: self._begin("POST", self._url(machine, f"/{deed}"))())
+
+        def do() -> None:
+            wait = self._begin("POST", self._url(machine, f"/{deed}"))
+            wait()
+
+        self._patiently(do)
 
     def have(self, things: Sequence[tuple[str, Mapping[str, Any] | None, Mapping[str, Any]]]) -> None:
         """Make things, or change those that are not as wanted, those of one type at once.
@@ -217,8 +222,13 @@ class Azure:
 
     def _beginning(self, method: str, url: str, body: Any = None) -> Callable[[], None]:
         """Begin something, and again while Azure is busy; what is returned waits until it is done."""
-        wait = self._patiently(lambda: self._begin(method, url, body))
-        return lambda: self._patiently(wait, lambda: self._begin(method, url, body)())
+
+        def again() -> None:
+            wait = self._begin(method, url, body)
+            wait()
+
+        first = self._patiently(lambda: self._begin(method, url, body))
+        return lambda: self._patiently(first, again)
 
     def _remove_failed(self, machine: str) -> None:
         """Where there is no room, Azure keeps a machine that never was one, and that can be in no other zone."""

@@ -82,12 +82,15 @@ def droplet_of(account: Account, wanted: dict[str, Any]) -> dict[str, Any]:
 
 def stop(account: Account, wanted: dict[str, Any]) -> None:
     """Shut the Droplet down; cut its power when it does not."""
+
+    def is_off() -> bool:
+        return bool(droplet_of(account, wanted)["status"] == "off")
+
     try:
         act(account, {**wanted, "timeout_seconds": wanted["shutdown_seconds"]}, type="shutdown")
-        is_off = lambda: droplet_of(account, wanted)["status"] == "off"  # noqa: E731
         wait_until(is_off, wanted["shutdown_seconds"], "shutting down")
     except PygridError:
-        if droplet_of(account, wanted)["status"] != "off":
+        if not is_off():
             act(account, wanted, type="power_off")
 
 

@@ -355,8 +355,12 @@ class Books:
             if SIZES[body["size"]][2] < droplet["disk"] or body.get("disk"):
                 raise wrong("This size is not available because it has a smaller disk.")
             disk = droplet["disk"]
-            end = lambda: (resize(droplet, body["size"]), droplet.update(disk=disk))  # noqa: E731
-            return 201, {"action": self.begin_on(droplet, kind, end)}  # type: ignore[arg-type]
+
+            def end_resize() -> None:
+                resize(droplet, body["size"])
+                droplet["disk"] = disk
+
+            return 201, {"action": self.begin_on(droplet, kind, end_resize)}
         if kind == "snapshot":
             image = {"id": self.number(), "name": body["name"], "type": "snapshot", "disk": droplet["disk"]}
 
