@@ -124,12 +124,17 @@ class Server:
                 )
             time.sleep(PAUSE_SECONDS)
 
+    def confirm(self) -> Any:
+        """Keep the flavor that it has got. Nothing shows that this is under way but that it is not done yet."""
+        self.cloud.compute.confirm_server_resize(self.identity)
+        self.until(lambda server: server.status != "VERIFY_RESIZE", "has kept its flavor")
+        return self.rest()
+
     def give(self, flavor: str) -> None:
         """Bring it to another flavor, whatever a former run has begun."""
         server = self.rest()
         if server.status == "VERIFY_RESIZE":
-            self.cloud.compute.confirm_server_resize(server)
-            server = self.rest()
+            server = self.confirm()
         if flavor_of(server) != flavor:
             wanted = self.cloud.compute.find_flavor(flavor)
             if wanted is None:
@@ -141,8 +146,7 @@ class Server:
             server = self.rest()
             if server.status != "VERIFY_RESIZE":
                 raise PygridError(f"it is {flavor_of(server)} still: {self._reason()}")
-            self.cloud.compute.confirm_server_resize(server)
-            server = self.rest()
+            server = self.confirm()
         if server.status == "SHUTOFF":
             self.cloud.compute.start_server(server)
             self.until(lambda server: server.status == "ACTIVE" and not server.task_state, "runs")
